@@ -1,0 +1,464 @@
+/**
+ * The plugin API: every contract between the framework and a plugin. A plugin brings components, which a configuration
+ * chooses, and hooks, which take part in a run. Modules hold no state: parameters, optimizer state and decoding state
+ * are values that go in and come out.
+ *
+ * Tensor ownership: a function *borrows* its tensor arguments and *returns* new tensors that its caller disposes;
+ * everything called inside a training step runs inside `tf.tidy`.
+ */
+import type * as tf from '@tensorflow/tfjs-core';
+import type { z } from 'zod';
+
+// ------------------------------------------------------------------------------------------------- values
+
+/**
+ * Parameters or gradients keyed by dotted path, e.g. `blocks.0.attention.query`; the names a checkpoint holds. A block
+ * sees its own part under local names (`attention.query`).
+ */
+export type Params = Readonly<Record<string, tf.Tensor>>;
+
+/** What a checkpoint can store: tensors and numbers, nested in plain objects. Keys must not contain `/`. */
+export type StateTree = tf.Tensor | number | { readonly [key: string]: StateTree };
+
+/** Token ids as stored: 16 bits where the vocabulary fits, else 32. */
+export type TokenIds = Uint16Array | Uint32Array;
+
+/** Metric values by name, e.g. `loss`, `gradNorm`. */
+export type Metrics = Readonly<Record<string, number>>;
+
+/**
+ * Keyed random numbers: a value depends on the seed, the purpose, the path and the position in the tensor alone, never
+ * on the order of calls. Paths are relative to the scope.
+ */
+export interface Rng {
+  /** Normal values, float32. */
+  normal(path: string, shape: readonly number[], stddev: number, mean?: number): tf.Tensor;
+  /** Uniform values in [low, high), float32. */
+  uniform(path: string, shape: readonly number[], low: number, high: number): tf.Tensor;
+  /** The same generator with `prefix.` before every path. */
+  scope(prefix: string): Rng;
+}
+
+/** One micro-batch on the host, before it is uploaded. Row-major arrays. */
+export interface HostBatch {
+  readonly batch: number;
+  /** Window length, in tokens: the context length. */
+  readonly time: number;
+  /** Labels per position: view k is the token k + 1 ahead. */
+  readonly lookahead: number;
+  /** Token ids, [batch, time]. */
+  readonly tokens: Int32Array;
+  /** Label ids, [batch, time, lookahead]; -1 is ignored. */
+  readonly labels: Int32Array;
+  /** Number of the document within its window, [batch, time]; absent where documents may see each other. */
+  readonly segments?: Int32Array;
+  /** Position within the document, [batch, time]; present with `segments`. */
+  readonly positions?: Int32Array;
+}
+
+/** One micro-batch as tensors. */
+export interface Batch {
+  /** Token ids, int32 [batch, time]. */
+  readonly tokens: tf.Tensor;
+  /** Label ids, int32 [batch, time, lookahead]; -1 is ignored. */
+  readonly labels: tf.Tensor;
+  /** int32 [batch, time]; attention does not cross segments, recurrent state resets where they change. */
+  readonly segments?: tf.Tensor;
+  /** int32 [batch, time]; present with `segments`. */
+  readonly positions?: tf.Tensor;
+}
+
+// --------------------------------------------------------------------------------------------- components
+
+/** Circumstances of a forward pass. */
+export interface ForwardContext {
+  /** Whether dropout and the like are active. */
+  readonly training: boolean;
+  /** int32 [batch, time]; absent: the whole window is one document. */
+  readonly segments?: tf.Tensor;
+  /** int32 [batch, time]; absent: positions count from 0. */
+  readonly positions?: tf.Tensor;
+  /**
+   * `x` with each element zeroed with probability `rate` and the rest scaled by 1 / (1 - rate); `x` itself where
+   * nothing is dropped. `name` keys the random numbers: use one name per place.
+   */
+  dropout(x: tf.Tensor, rate: number, name: string): tf.Tensor;
+}
+
+/** Circumstances of a decoding step. */
+export interface StepContext {
+  /** How many positions the state has seen: the position of the first new token. */
+  readonly position: number;
+}
+
+/** A residual block of the `decoder` architecture: float32 [batch, time, dModel] to the same shape. */
+export interface Block {
+  /** Initial parameters under local names; `rng` is scoped to the block. */
+  init(rng: Rng): Params;
+  /** The parallel training form. */
+  forward(params: Params, x: tf.Tensor, context: ForwardContext): tf.Tensor;
+  /** Decoding state before the first token (KV cache, or constant size). */
+  initialState(batch: number): StateTree;
+  /**
+   * One or more new positions, `x` float32 [batch, newTime, dModel]; the same outputs as `forward` gives there. States
+   * are values: the old one stays valid, so a caller can roll back.
+   */
+  step(params: Params, x: tf.Tensor, state: StateTree, context: StepContext): { x: tf.Tensor; state: StateTree };
+  /** Whether decoding beyond the trained context length makes sense; default `false`. */
+  readonly unbounded?: boolean;
+}
+
+export interface Model {
+  /** Hidden size. */
+  readonly dModel: number;
+  /** Rows of the unembedding; at least the tokenizer's vocabulary. */
+  readonly vocabSize: number;
+  /** Positions `step` can take before a state is full; absent: any number. */
+  readonly maxPositions?: number;
+  init(rng: Rng): Params;
+  /** Hidden states after the last norm, float32 [batch, time, dModel]. */
+  hidden(params: Params, batch: Omit<Batch, 'labels'>, context: ForwardContext): tf.Tensor;
+  /** Next-token logits, float32 [batch, time, vocabSize]. */
+  logits(params: Params, hidden: tf.Tensor): tf.Tensor;
+  /**
+   * Cross-entropy in nats per position, float32 [batch, time], of labels int32 [batch, time]; 0 where a label is -1.
+   * Default: computed from `logits`. A model whose head is one matrix gives a form that never holds all logits.
+   */
+  crossEntropy?(params: Params, hidden: tf.Tensor, labels: tf.Tensor): tf.Tensor;
+  initialState(batch: number): StateTree;
+  /** Decodes new tokens, int32 [batch, newTime]: their hidden states and the next state. */
+  step(params: Params, tokens: tf.Tensor, state: StateTree): { hidden: tf.Tensor; state: StateTree };
+}
+
+/** One term of a loss. The framework minimises the sum over terms of `weight * sum / total`. */
+export interface LossTerm {
+  /** Sum over the targets of this batch, float32 scalar. */
+  readonly sum: tf.Tensor;
+  readonly weight: number;
+}
+
+export interface Objective {
+  /** How many future tokens of labels each position needs; 1 is next-token prediction. */
+  readonly lookahead: number;
+  /** Parameters that the objective owns, e.g. extra heads. They are stored under `objective.`. */
+  init?(rng: Rng, model: Model): Params;
+  /**
+   * Number of targets per loss term, counted on the host before the step. Totals are taken over the whole accumulated
+   * batch, so accumulation changes nothing.
+   */
+  targets(batch: HostBatch): Readonly<Record<string, number>>;
+  /** Runs inside `tf.tidy`. Metrics are scalars, summed over micro-batches and read back when a step is logged. */
+  loss(args: { model: Model; params: Params; batch: Batch; context: ForwardContext }): {
+    readonly terms: Readonly<Record<string, LossTerm>>;
+    readonly metrics?: Readonly<Record<string, tf.Tensor>>;
+  };
+}
+
+/** A scalar expression, built with the functions of `expr`; opaque to plugins. */
+export interface Expression {
+  readonly op: string;
+  readonly args: readonly Expression[];
+  /** Position for inputs and scalars, value for constants. */
+  readonly value: number;
+}
+
+/** The per-element update of an optimizer, for wrappers that apply its direction in their own way. */
+export interface ElementwiseRule {
+  /** Names of the float32 buffers kept per parameter. */
+  readonly slots: readonly string[];
+  /** Numbers that change from step to step, e.g. bias corrections. */
+  scalars(step: number): Readonly<Record<string, number>>;
+  /** The descent direction (to be multiplied by -lr) and the next slots. Without weight decay. */
+  direction(inputs: {
+    gradient: Expression;
+    parameter: Expression;
+    slots: Readonly<Record<string, Expression>>;
+    scalars: Readonly<Record<string, Expression>>;
+  }): { readonly direction: Expression; readonly slots: Readonly<Record<string, Expression>> };
+  /** Decoupled weight decay of a parameter: it shrinks by `lr * decay(path, shape)` a step. */
+  decay(path: string, shape: readonly number[]): number;
+  /** Called once with all parameter paths, to refuse options that name none of them. */
+  checkPaths?(paths: readonly string[]): void;
+}
+
+/** A pair of pure functions. All state lives in `S`, so a checkpoint is complete by construction. */
+export interface Optimizer<S extends StateTree = StateTree> {
+  init(params: Params): S;
+  /**
+   * One step. `lr` is the learning rate after the schedule; `step` counts from 1. Returned tensors may be arguments
+   * handed through unchanged.
+   */
+  update(args: { grads: Params; params: Params; state: S; lr: number; step: number }): { params: Params; state: S };
+  /**
+   * Weights to evaluate, sample and export, where these differ from the iterate that is trained. The framework always
+   * uses it.
+   */
+  evalParams?(params: Params, state: S): Params;
+  /** Present where the update is a direction per element, so that wrappers can build on it. */
+  readonly elementwise?: ElementwiseRule;
+}
+
+/** Multiplier of the learning rate. `step` counts from 1; `tokens` are those consumed before the step. */
+export type Schedule = (at: { step: number; tokens: number; totalSteps: number }) => number;
+
+export interface Tokenizer {
+  readonly vocabSize: number;
+  /** Id that ends every document. */
+  readonly endOfText: number;
+  /** sha256 of the tokenizer's files or definition, hex. */
+  readonly hash: string;
+  /** UTF-8 bytes that each id stands for, [vocabSize]; 0 for special tokens. */
+  readonly byteLengths: Uint8Array | Uint16Array;
+  /** Ids of one text, without end of text. */
+  encode(utf8: Uint8Array): TokenIds;
+  /** UTF-8 bytes of the ids, possibly cut within a character; special tokens give nothing. */
+  decode(ids: ArrayLike<number>): Uint8Array;
+}
+
+export interface DatasetInfo {
+  /** Hash over everything that decides which tokens are read. */
+  readonly fingerprint: string;
+  readonly tokenizer: { readonly name: string; readonly hash: string };
+  readonly vocabSize: number;
+  readonly endOfText: number;
+  /** Counts per split; bytes are UTF-8 bytes of text. */
+  readonly splits: Readonly<Record<string, { readonly documents: number; readonly tokens: number; readonly bytes: number }>>;
+}
+
+/** Random access to the tokens of one split. */
+export interface TokenReader {
+  readonly tokens: number;
+  /**
+   * `length` ids from position `start` on.
+   *
+   * @throws LlmxError `LLMX_DATASET_DAMAGED`
+   */
+  read(start: number, length: number): TokenIds;
+  close(): void;
+}
+
+/** Reads one format of token datasets. */
+export interface Source {
+  /**
+   * @throws LlmxError `LLMX_DATASET_MISSING`, `LLMX_DATASET_DAMAGED`
+   */
+  open(directory: string): { readonly info: DatasetInfo; split(name: string): TokenReader };
+}
+
+/** Receives every metrics record, e.g. to send it to a dashboard. metrics.jsonl is always written besides. */
+export interface Sink {
+  write(record: Metrics & { readonly step: number }): void | Promise<void>;
+  close?(): void | Promise<void>;
+}
+
+/** A benchmark that a trained model is evaluated on. */
+export interface Task {
+  run(args: {
+    model: Model;
+    params: Params;
+    tokenizer: Tokenizer;
+    signal: AbortSignal;
+  }): Promise<Metrics>;
+}
+
+/** Proposes tokens for speculative decoding; the model itself verifies them. */
+export interface Draft {
+  /** The most tokens one round can propose. */
+  readonly length: number;
+  /**
+   * Logits of the `length` tokens after the next one, float32 [batch, length, vocabSize], from the hidden state of the
+   * last position, float32 [batch, 1, dModel].
+   */
+  propose(params: Params, hidden: tf.Tensor): tf.Tensor;
+}
+
+export type Precision = 'fp32' | 'bf16';
+
+/** A way to run tensors: a TensorFlow.js backend and how to load it. */
+export interface Backend {
+  /** Name under which TensorFlow.js knows it after `load`. */
+  readonly tfjsName: string;
+  readonly precisions: readonly Precision[];
+  /**
+   * Loads and registers the backend; returns one line about it (version, instruction set, device).
+   *
+   * @throws LlmxError `LLMX_BACKEND_UNAVAILABLE` with the reason and what to install
+   */
+  load(): Promise<string>;
+}
+
+/** What each kind of component builds. */
+export interface Kinds {
+  architecture: Model;
+  backend: Backend;
+  block: Block;
+  draft: Draft;
+  objective: Objective;
+  optimizer: Optimizer;
+  schedule: Schedule;
+  sink: Sink;
+  source: Source;
+  task: Task;
+  tokenizer: Tokenizer;
+}
+export type Kind = keyof Kinds;
+
+/** A component as a configuration names it: `name`, with its validated options beside it. */
+export interface Selected {
+  readonly name: string;
+  readonly [option: string]: unknown;
+}
+
+/** Builds another component, e.g. the blocks of an architecture or the optimizer inside a wrapper. */
+export type Create = <K extends Kind>(kind: K, selected: Selected, context: Omit<BuildContexts[K], 'create'>) => Kinds[K];
+
+interface BaseContext {
+  readonly create: Create;
+}
+interface BackendContext extends BaseContext {
+  /** Folders from which optional packages are resolved: the experiment's, then the CLI's. */
+  readonly resolveFrom: readonly string[];
+}
+interface ModelContext extends BaseContext {
+  /** Rows of the embedding: `model.vocabSize`, or the tokenizer's vocabulary. */
+  readonly vocabSize: number;
+  /** Tokens per window in training. */
+  readonly contextLength: number;
+}
+interface BlockContext extends ModelContext {
+  readonly dModel: number;
+  /** Position of this block among all blocks, from 0. */
+  readonly index: number;
+  /** Number of blocks in the model. */
+  readonly depth: number;
+}
+interface ScheduleContext extends BaseContext {
+  /** A duration of the configuration in steps. */
+  steps(duration: Duration): number;
+}
+interface SinkContext extends BaseContext {
+  readonly runDirectory: string;
+  /** Steps done so far: above 0 when a run is resumed; later records of an earlier process are void. */
+  readonly step: number;
+}
+
+/** What a component's `build` gets besides its options. */
+export interface BuildContexts {
+  architecture: ModelContext;
+  backend: BackendContext;
+  block: BlockContext;
+  draft: ModelContext;
+  objective: ModelContext;
+  optimizer: BaseContext;
+  schedule: ScheduleContext;
+  sink: SinkContext;
+  source: BaseContext;
+  task: BaseContext;
+  tokenizer: BaseContext;
+}
+
+/** A length of training: steps as an integer, tokens as `100Mtok`, or a share of the run as `5%`. */
+export type Duration = number | string;
+
+/** A choice that a configuration can make. Static: it is listed and checked without running code. */
+export interface Component<K extends Kind = Kind, C extends z.ZodType = z.ZodType> {
+  readonly kind: K;
+  /** Name used in configurations: lower-case words joined by `-`, unique within its kind. */
+  readonly name: string;
+  /** One line for `llmx components`. */
+  readonly summary: string;
+  /** Address of the paper the idea comes from. */
+  readonly paper?: string;
+  /** Options: a strict object schema without transforms, since it also becomes a JSON Schema. */
+  readonly config: C;
+  build(config: z.output<C>, context: BuildContexts[K]): Kinds[K];
+}
+
+/** A component of any kind, as plugins list them. */
+export type AnyComponent = { [K in Kind]: Component<K> }[Kind];
+
+// -------------------------------------------------------------------------------------------------- hooks
+
+export type Awaitable<T> = T | Promise<T>;
+/** Takes back what the hook did; called in reverse order, whatever happened in between. */
+export type Undo = () => Awaitable<void>;
+
+export interface StepInfo {
+  /** Number of the optimizer step, counted from 1. */
+  readonly step: number;
+  /** Tokens consumed up to and including this step. */
+  readonly tokensSeen: number;
+}
+
+/** Hooks of a run, in the order in which they first happen. */
+export interface Hooks {
+  /** Waterfall. Edits the merged configuration before it is validated. */
+  resolveConfig(config: Readonly<Record<string, unknown>>): Awaitable<Record<string, unknown> | void>;
+  /** Bracket. Before the first step of this process; the returned undo runs last. */
+  run(): Awaitable<Undo | void>;
+  /** Series. After a checkpoint was loaded and every plugin has its state back. */
+  checkpointLoaded(info: StepInfo): Awaitable<void>;
+  /** Waterfall, sync. Micro-batches before they are counted and uploaded. */
+  batch(batch: HostBatch, info: StepInfo): HostBatch | void;
+  /** Waterfall, sync, inside tidy. Accumulated gradients, before clipping. */
+  gradients(grads: Params, info: StepInfo): Params | void;
+  /** Collect, sync, inside tidy. Scalar tensors, read back together with the step's metrics. */
+  inspect(args: StepInfo & { params: Params; grads: Params }): Readonly<Record<string, tf.Tensor>> | void;
+  /** Waterfall, sync. Numbers of a logged step before they reach the sinks. */
+  metrics(metrics: Metrics, info: StepInfo): Metrics | void;
+  /** Series. After a step; reads the step's scalars back, so use `every` unless each step matters. */
+  stepEnd(info: StepInfo & { metrics: Metrics }): Awaitable<void>;
+  /** Bracket. Around one evaluation. */
+  evaluate(info: StepInfo): Awaitable<Undo | void>;
+  /** Series. After a checkpoint is complete on disk. */
+  checkpointSaved(info: StepInfo & { directory: string }): Awaitable<void>;
+  /** Series. When the run fails; it cannot be swallowed. */
+  error(info: { error: unknown }): Awaitable<void>;
+}
+export type HookName = keyof Hooks;
+
+/** How each hook's handlers are combined. Adding a hook without deciding this does not compile. */
+export const HOOK_KINDS = {
+  resolveConfig: 'waterfall',
+  run: 'bracket',
+  checkpointLoaded: 'series',
+  batch: 'waterfall-sync',
+  gradients: 'waterfall-sync',
+  inspect: 'collect-sync',
+  metrics: 'waterfall-sync',
+  stepEnd: 'series',
+  evaluate: 'bracket',
+  checkpointSaved: 'series',
+  error: 'series',
+} as const satisfies Record<HookName, 'waterfall' | 'bracket' | 'series' | 'waterfall-sync' | 'collect-sync'>;
+
+/** A handler, or one with its place among others: `pre` runs first, `post` last; `every: n` only on steps n, 2n, ... */
+export type Hook<F> = F | { readonly order?: 'pre' | 'post'; readonly every?: number; readonly handler: F };
+export type HookTable = { readonly [K in HookName]?: Hook<Hooks[K]> };
+
+// ------------------------------------------------------------------------------------------------ plugins
+
+/** What a plugin does in one run. */
+export interface PluginInstance {
+  readonly hooks?: HookTable;
+  /** Stored under the plugin's name in every checkpoint; a checkpoint with it cannot be loaded without the plugin. */
+  saveState?(): StateTree;
+  loadState?(state: StateTree): void;
+}
+
+export interface PluginRun {
+  log(message: string): void;
+}
+
+export interface Plugin<C extends z.ZodType = z.ZodType> {
+  /** npm package name, or any name for a file; it prefixes every error raised inside the plugin. */
+  readonly name: string;
+  readonly version: string;
+  /** Semver range of `@llmx/core`; a mismatch is an error at load. */
+  readonly llmx: string;
+  readonly components?: readonly AnyComponent[];
+  /** Schema of the plugin's own options: a strict object without transforms. */
+  readonly config?: C;
+  /** Called once per run, so per-run state lives in the closure and never in a module. */
+  setup?(config: z.output<C>, run: PluginRun): PluginInstance;
+}
