@@ -1,0 +1,64 @@
+import { floats, type Kernel } from './storage.ts';
+
+interface NormAttributes {
+  readonly epsilon: number;
+  readonly center: boolean;
+}
+
+/** `LlmxNorm`: x [rows, width] to the output, the normalised rows [rows, width] and their factors [rows, 1]. */
+export const norm: Kernel = (storage, inputs, attributes) => {
+  const { epsilon, center } = attributes as unknown as NormAttributes;
+  const [rows, width] = inputs['x']!.shape as [number, number];
+  const outputs = [storage.allocate([rows, width]), storage.allocate([rows, width]), storage.allocate([rows, 1])];
+  const [y, normalised, scales] = outputs.map((info) => floats(storage, info)) as [Float32Array, Float32Array, Float32Array];
+  const [x, weight] = [floats(storage, inputs['x']), floats(storage, inputs['weight'])];
+  const bias = inputs['bias'] === undefined ? new Float32Array(width) : floats(storage, inputs['bias']);
+  for (let row = 0; row < rows; row++) {
+    const start = row * width;
+    let mean = 0;
+    if (center) {
+      for (let column = 0; column < width; column++) mean += x[start + column]!;
+      mean /= width;
+    }
+    let squares = 0;
+    for (let column = 0; column < width; column++) squares += (x[start + column]! - mean) ** 2;
+    const scale = 1 / Math.sqrt(squares / width + epsilon);
+    scales[row] = scale;
+    for (let column = 0; column < width; column++) {
+      const value = (x[start + column]! - mean) * scale;
+      normalised[start + column] = value;
+      y[start + column] = value * weight[column]! + bias[column]!;
+    }
+  }
+  return outputs;
+};
+
+/** `LlmxNormGrad`: gradients of x [rows, width], weight [width] and bias [width]. */
+export const normGrad: Kernel = (storage, inputs, attributes) => {
+  const { center } = attributes as unknown as NormAttributes;
+  const [rows, width] = inputs['dy']!.shape as [number, number];
+  const outputs = [storage.allocate([rows, width]), storage.allocate([width]), storage.allocate([width])];
+  const [dx, dWeight, dBias] = outputs.map((info) => floats(storage, info)) as [Float32Array, Float32Array, Float32Array];
+  const [dy, normalised] = [floats(storage, inputs['dy']), floats(storage, inputs['normalised'])];
+  const [scales, weight] = [floats(storage, inputs['scale']), floats(storage, inputs['weight'])];
+  const [weightSums, biasSums] = [new Float64Array(width), new Float64Array(width)];
+  for (let row = 0; row < rows; row++) {
+    const start = row * width;
+    let [sum, along] = [0, 0];
+    for (let column = 0; column < width; column++) {
+      const [gradient, value] = [dy[start + column]!, normalised[start + column]!];
+      weightSums[column]! += gradient * value;
+      biasSums[column]! += gradient;
+      sum += gradient * weight[column]!;
+      along += gradient * weight[column]! * value;
+    }
+    const [meanGradient, meanAlong] = [center ? sum / width : 0, along / width];
+    for (let column = 0; column < width; column++) {
+      const gradient = dy[start + column]! * weight[column]!;
+      dx[start + column] = scales[row]! * (gradient - meanGradient - normalised[start + column]! * meanAlong);
+    }
+  }
+  dWeight.set(weightSums);
+  dBias.set(biasSums);
+  return outputs;
+};

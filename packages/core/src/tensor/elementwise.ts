@@ -1,0 +1,91 @@
+/** Running elementwise programs: as one kernel where the backend has it, else as plain ops. */
+import { assert } from '../errors/index.ts';
+import type { Expression } from '../plugin/types.ts';
+import { customOp, runKernel } from './custom-op.ts';
+import { isRecording } from './differentiate.ts';
+import { compile, derivatives, expr, inputExpression, type Instruction, type Program } from './expression.ts';
+import { tf } from './tf.ts';
+
+type Compute = (args: tf.Tensor[]) => tf.Tensor;
+
+const COMPOSITES: Record<Exclude<Instruction['op'], 'input' | 'scalar' | 'constant'>, Compute> = {
+  negate: ([x]) => tf.neg(x!),
+  abs: ([x]) => tf.abs(x!),
+  sign: ([x]) => tf.sign(x!),
+  square: ([x]) => tf.square(x!),
+  sqrt: ([x]) => tf.sqrt(x!),
+  exp: ([x]) => tf.exp(x!),
+  log: ([x]) => tf.log(x!),
+  tanh: ([x]) => tf.tanh(x!),
+  sigmoid: ([x]) => tf.sigmoid(x!),
+  softplus: ([x]) => tf.softplus(x!),
+  erf: ([x]) => tf.erf(x!),
+  add: ([a, b]) => tf.add(a!, b!),
+  subtract: ([a, b]) => tf.sub(a!, b!),
+  multiply: ([a, b]) => tf.mul(a!, b!),
+  divide: ([a, b]) => tf.div(a!, b!),
+  minimum: ([a, b]) => tf.minimum(a!, b!),
+  maximum: ([a, b]) => tf.maximum(a!, b!),
+  greater: ([a, b]) => tf.cast(tf.greater(a!, b!), 'float32'),
+  // Selects rather than blends, so that an infinity in the branch not taken does no harm.
+  select: ([condition, a, b]) => tf.where(tf.notEqual(condition!, 0), a!, b!),
+};
+
+function composite(program: Program, inputs: readonly tf.Tensor[], scalars: readonly number[]): tf.Tensor[] {
+  const first = inputs[0]!;
+  const results: tf.Tensor[] = [];
+  for (const { op, args, value } of program.instructions) {
+    if (op === 'input') results.push(inputs[value]!);
+    else if (op === 'scalar') results.push(tf.scalar(scalars[value]!));
+    else if (op === 'constant') results.push(tf.scalar(value));
+    else results.push(COMPOSITES[op](args.map((index) => results[index]!)));
+  }
+  return program.outputs.map((index) => {
+    const output = results[index]!;
+    return output.rank < first.rank ? tf.add(tf.zerosLike(first), output) : output.clone();
+  });
+}
+
+/**
+ * Runs a program over tensors of one shape, in one pass over memory where the backend has the kernel
+ * `LlmxElementwise`. Not recorded for differentiation.
+ *
+ * @param inputs float32 tensors of one shape
+ * @param scalars one number per scalar of the program
+ * @returns one tensor of that shape per output
+ */
+export function runProgram(program: Program, inputs: readonly tf.Tensor[], scalars: readonly number[] = []): tf.Tensor[] {
+  assert(inputs.length === program.inputs, `The program takes ${program.inputs} tensors, got ${inputs.length}.`);
+  assert(scalars.length === program.scalars, `The program takes ${program.scalars} scalars, got ${scalars.length}.`);
+  const shape = inputs[0]?.shape.join(',');
+  assert(inputs.every((input) => input.shape.join(',') === shape), 'Inputs of a program must have one shape.');
+  const named = Object.fromEntries(inputs.map((input, index) => [`${index}`, input]));
+  return runKernel('LlmxElementwise', named, { program, scalars }) ?? tf.tidy(() => composite(program, inputs, scalars));
+}
+
+/**
+ * An elementwise function from a scalar expression: `fuse((x, gate) => mul(x, sigmoid(gate)))` with the functions of
+ * `expr`. It is traced once; derivatives are taken symbolically and computed with the value, so that the backward pass
+ * is one multiplication per input.
+ *
+ * @returns a differentiable function of float32 tensors of one shape
+ */
+export function fuse(f: (...inputs: Expression[]) => Expression): (...inputs: tf.Tensor[]) => tf.Tensor {
+  const arity = f.length;
+  const y = f(...Array.from({ length: arity }, (_, index) => inputExpression(index)));
+  const value = compile([y], arity);
+  const valueAndDerivatives = compile([y, ...derivatives(y, arity)], arity);
+  const scale = compile([expr.mul(inputExpression(0), inputExpression(1))], 2);
+  return (...inputs) => {
+    if (!isRecording()) return runProgram(value, inputs)[0]!;
+    return customOp(
+      inputs,
+      (save) => {
+        const [result, ...partials] = runProgram(valueAndDerivatives, inputs);
+        save(partials);
+        return result!;
+      },
+      (dy, partials) => partials.map((partial) => runProgram(scale, [dy, partial])[0]!),
+    );
+  };
+}

@@ -1,0 +1,17 @@
+export { differentiate, differentiateParams, isRecording, recomputed, staged, unrecorded } from './differentiate.ts';
+export { customOp, runKernel } from './custom-op.ts';
+export { dims } from './dims.ts';
+export { fuse, runProgram } from './elementwise.ts';
+export { compile, derivatives, expr, type Instruction, type Operation, OPERATIONS, type Program } from './expression.ts';
+export { at, mapParams, prefixed, scoped, stateTensors } from './params.ts';
+export { keyedRng, philox, philoxWords, randomKey, type RandomKey, uniformValues } from './rng.ts';
+export { gelu, silu, swiglu } from './ops/activation.ts';
+export { type AttentionOptions, causalAttention } from './ops/attention.ts';
+export { causalConvolution } from './ops/causal-convolution.ts';
+export { type CrossEntropyOptions, linearCrossEntropy } from './ops/cross-entropy.ts';
+export { embedding } from './ops/embedding.ts';
+export { linear } from './ops/linear.ts';
+export { matmul, type MatmulOptions } from './ops/matmul.ts';
+export { layerNorm, rmsNorm } from './ops/norm.ts';
+export { rotary, type RotaryOptions } from './ops/rotary.ts';
+export { tf } from './tf.ts';

@@ -1,0 +1,27 @@
+import { customOp, runKernel } from '../custom-op.ts';
+import { dims } from '../dims.ts';
+import { tf } from '../tf.ts';
+
+/**
+ * Rows of a table.
+ *
+ * @param weight float32 [rows, width]
+ * @param ids int32 of any shape, each in [0, rows)
+ * @returns float32 [...ids.shape, width]
+ */
+export function embedding(weight: tf.Tensor, ids: tf.Tensor): tf.Tensor {
+  const [rows, width] = dims(weight, 2);
+  const flat = tf.reshape(ids, [-1]);
+  const looked = customOp(
+    [weight],
+    (save) => {
+      save([flat]);
+      return runKernel('LlmxEmbedding', { weight, ids: flat })?.[0] ?? tf.gather(weight, flat as tf.Tensor1D);
+    },
+    (dy, [savedIds]) => [
+      runKernel('LlmxEmbeddingGrad', { dy, ids: savedIds! }, { rows })?.[0] ??
+        tf.unsortedSegmentSum(dy, savedIds as tf.Tensor1D, rows),
+    ],
+  );
+  return tf.reshape(looked, [...ids.shape, width]);
+}

@@ -1,0 +1,75 @@
+import { customOp, runKernel } from '../custom-op.ts';
+import { tf } from '../tf.ts';
+import { columnSums } from './column-sums.ts';
+
+interface NormOptions {
+  /** Added to the variance (or mean square). */
+  readonly epsilon: number;
+  /** Whether the mean is subtracted first. */
+  readonly center: boolean;
+}
+
+/** Normalised rows [rows, width] and the factor 1 / sqrt(variance + epsilon) [rows, 1]. */
+function normalise(x: tf.Tensor, { epsilon, center }: NormOptions): [tf.Tensor, tf.Tensor] {
+  const centred = center ? tf.sub(x, tf.mean(x, -1, true)) : x;
+  const scale = tf.rsqrt(tf.add(tf.mean(tf.square(centred), -1, true), epsilon));
+  return [tf.mul(centred, scale), scale];
+}
+
+/** With h the normalised row and g = dy * weight: dx = scale * (g - mean(g) - h mean(g h)), the first mean if centred. */
+function normGradient(dy: tf.Tensor, saved: readonly tf.Tensor[], { center }: NormOptions): tf.Tensor[] {
+  const [normalised, scale, weight] = saved as [tf.Tensor, tf.Tensor, tf.Tensor];
+  const g = tf.mul(dy, weight);
+  const along = tf.mul(normalised, tf.mean(tf.mul(g, normalised), -1, true));
+  const across = center ? tf.sub(g, tf.mean(g, -1, true)) : g;
+  return [tf.mul(tf.sub(across, along), scale), columnSums(tf.mul(dy, normalised)), columnSums(dy)];
+}
+
+function norm(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | undefined, options: NormOptions): tf.Tensor {
+  const rows = tf.reshape(x, [-1, x.shape.at(-1)!]);
+  const attributes = { ...options };
+  const flat = customOp(
+    bias === undefined ? [rows, weight] : [rows, weight, bias],
+    (save) => {
+      const inputs = bias === undefined ? { x: rows, weight } : { x: rows, weight, bias };
+      const [y, ...kernelSaved] = runKernel('LlmxNorm', inputs, attributes) ?? [];
+      if (y !== undefined) {
+        save([...kernelSaved, weight]);
+        return y;
+      }
+      const [normalised, scale] = normalise(rows, options);
+      save([normalised, scale, weight]);
+      const scaled = tf.mul(normalised, weight);
+      return bias === undefined ? scaled : tf.add(scaled, bias);
+    },
+    (dy, saved) => {
+      const [normalised, scale, savedWeight] = saved as [tf.Tensor, tf.Tensor, tf.Tensor];
+      const gradients =
+        runKernel('LlmxNormGrad', { dy, normalised, scale, weight: savedWeight }, attributes) ??
+        normGradient(dy, saved, options);
+      return bias === undefined ? gradients.slice(0, 2) : gradients;
+    },
+  );
+  return tf.reshape(flat, x.shape);
+}
+
+/**
+ * Layer normalisation over the last axis (Ba et al., arXiv 1607.06450): (x - mean) / sqrt(variance + epsilon) * weight
+ * + bias, variance biased.
+ *
+ * @param x float32 [..., width]
+ * @param weight float32 [width]
+ * @param bias float32 [width], optional
+ */
+export const layerNorm = (x: tf.Tensor, weight: tf.Tensor, bias?: tf.Tensor, epsilon = 1e-5): tf.Tensor =>
+  norm(x, weight, bias, { epsilon, center: true });
+
+/**
+ * Root-mean-square normalisation over the last axis (Zhang & Sennrich, arXiv 1910.07467): x / sqrt(mean(x^2) +
+ * epsilon) * weight.
+ *
+ * @param x float32 [..., width]
+ * @param weight float32 [width]
+ */
+export const rmsNorm = (x: tf.Tensor, weight: tf.Tensor, epsilon = 1e-5): tf.Tensor =>
+  norm(x, weight, undefined, { epsilon, center: false });

@@ -1,0 +1,240 @@
+import { beforeAll, describe, expect, test } from 'vitest';
+
+import { TEST_BACKENDS, useBackend } from '../../testing/backends.ts';
+import { expectClose } from '../../testing/close.ts';
+import { expectGradients } from '../../testing/gradients.ts';
+import { differentiate } from '../differentiate.ts';
+import { keyedRng } from '../rng.ts';
+import { tf } from '../tf.ts';
+import { gelu, silu, swiglu } from './activation.ts';
+import { causalAttention } from './attention.ts';
+import { causalConvolution } from './causal-convolution.ts';
+import { columnSums } from './column-sums.ts';
+import { linearCrossEntropy } from './cross-entropy.ts';
+import { embedding } from './embedding.ts';
+import { linear } from './linear.ts';
+import { matmul } from './matmul.ts';
+import { layerNorm, rmsNorm } from './norm.ts';
+import { rotary } from './rotary.ts';
+
+// Tensors made while tests are collected move to the backend that a test uses.
+await useBackend('composite');
+
+const rng = keyedRng(3, 'test');
+const random = (name: string, shape: number[], scale = 1) => rng.normal(name, shape, scale);
+
+/** Nested arrays of a tensor's values, float64 arithmetic from here on. */
+const nested = <T>(tensor: tf.Tensor) => tensor.arraySync() as T;
+type Matrix = number[][];
+const dot = (a: number[], b: number[]) => a.reduce((sum, value, index) => sum + value * b[index]!, 0);
+const columns = (m: Matrix) => m[0]!.map((_, index) => m.map((row) => row[index]!));
+const product = (a: Matrix, b: Matrix) => a.map((row) => columns(b).map((column) => dot(row, column)));
+const softmax = (row: number[]) => {
+  const peak = Math.max(...row);
+  const powers = row.map((value) => Math.exp(value - peak));
+  const sum = powers.reduce((a, b) => a + b);
+  return powers.map((value) => value / sum);
+};
+
+describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
+  beforeAll(() => useBackend(backend));
+
+  describe.each([
+    { transposeA: false, transposeB: false },
+    { transposeA: true, transposeB: false },
+    { transposeA: false, transposeB: true },
+    { transposeA: true, transposeB: true },
+  ])('matmul %o', (options) => {
+    // Sizes around the transposition's tile of 32.
+    test.each([
+      [1, 1, 1],
+      [3, 5, 2],
+      [33, 31, 40],
+      [64, 1, 65],
+    ])('[%i, %i] x [%i]', (rows, inner, cols) => {
+      const a = random('a', options.transposeA ? [inner, rows] : [rows, inner]);
+      const b = random('b', options.transposeB ? [cols, inner] : [inner, cols]);
+      const [left, right] = [nested<Matrix>(a), nested<Matrix>(b)];
+      const expected = product(options.transposeA ? columns(left) : left, options.transposeB ? columns(right) : right);
+      expectClose(matmul(a, b, options), expected.flat(), 1e-5 * Math.sqrt(inner), 'product');
+    });
+
+    test('batches', () => {
+      const a = random('a', options.transposeA ? [2, 3, 4, 5] : [2, 3, 5, 4]);
+      const b = random('b', options.transposeB ? [2, 3, 6, 4] : [2, 3, 4, 6]);
+      const y = matmul(a, b, options);
+      expect(y.shape).toEqual([2, 3, 5, 6]);
+      expectClose(y, tf.matMul(a, b, options.transposeA, options.transposeB), 1e-5, 'product');
+      expectGradients(([p, q]) => matmul(p!, q!, options), [a, b]);
+    });
+  });
+
+  test('linear: value and gradients, with and without bias', () => {
+    const inputs = [random('x', [2, 3, 5]), random('w', [5, 4]), random('bias', [4])];
+    const expected = tf.add(tf.matMul(tf.reshape(inputs[0]!, [6, 5]), inputs[1] as tf.Tensor2D), inputs[2]!);
+    expectClose(linear(inputs[0]!, inputs[1]!, inputs[2]), expected, 1e-5, 'value');
+    expectGradients(([x, w, b]) => linear(x!, w!, b), inputs);
+    expectGradients(([x, w]) => linear(x!, w!), inputs.slice(0, 2));
+  });
+
+  test('columnSums', () => {
+    expectClose(columnSums(tf.tensor2d([[1, 2, 3], [4, 5, 6]])), [5, 7, 9], 0, 'sums');
+  });
+
+  test('gelu, silu and swiglu: values and gradients', () => {
+    const x = tf.tensor1d([-3, -1, 0, 0.5, 2]);
+    // x Phi(x) with Phi from tables of the normal distribution.
+    expectClose(gelu(x), [-0.0040497, -0.1586553, 0, 0.3457312, 1.9544997], 1e-6, 'gelu');
+    const sigmoid = (value: number) => 1 / (1 + Math.exp(-value));
+    expectClose(silu(x), [-3, -1, 0, 0.5, 2].map((value) => value * sigmoid(value)), 1e-6, 'silu');
+    for (const f of [gelu, silu]) expectGradients(([value]) => f(value!), [x]);
+    expectGradients(([gate, value]) => swiglu(gate!, value!), [x, tf.tensor1d([1, -2, 3, 0.1, 0.7])]);
+  });
+
+  test('embedding: rows, and sums of gradients where an id repeats', () => {
+    const weight = random('weight', [5, 3]);
+    const ids = tf.tensor2d([[4, 0, 4], [1, 4, 2]], [2, 3], 'int32');
+    const table = nested<Matrix>(weight);
+    expectClose(embedding(weight, ids), [4, 0, 4, 1, 4, 2].flatMap((id) => table[id]!), 0, 'rows');
+    const { grads } = differentiate(() => ({ result: tf.sum(embedding(weight, ids)) }), [weight]);
+    expectClose(grads[0]!, [1, 1, 1, 3].flatMap((count, row) => (row === 3 ? [0, 3] : [count]).flatMap((c) => [c, c, c])), 0, 'gradient');
+  });
+
+  test('layerNorm and rmsNorm: values against the formula, gradients against differences', () => {
+    const [x, weight, bias] = [random('x', [2, 3, 7], 2), random('weight', [7]), random('bias', [7])];
+    const rows = nested<number[][][]>(x).flat();
+    const [w, b] = [nested<number[]>(weight), nested<number[]>(bias)];
+    const formula = (row: number[], centre: boolean, shift: number[]) => {
+      const mean = centre ? dot(row, row.map(() => 1)) / row.length : 0;
+      const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / row.length;
+      return row.map((value, index) => ((value - mean) / Math.sqrt(variance + 1e-5)) * w[index]! + shift[index]!);
+    };
+    const zeros = b.map(() => 0);
+    expectClose(layerNorm(x, weight, bias), rows.flatMap((row) => formula(row, true, b)), 2e-6, 'layerNorm');
+    expectClose(layerNorm(x, weight), rows.flatMap((row) => formula(row, true, zeros)), 2e-6, 'without bias');
+    expectClose(rmsNorm(x, weight), rows.flatMap((row) => formula(row, false, zeros)), 2e-6, 'rmsNorm');
+    expectGradients(([p, q, r]) => layerNorm(p!, q!, r), [x, weight, bias]);
+    expectGradients(([p, q]) => layerNorm(p!, q!), [x, weight]);
+    expectGradients(([p, q]) => rmsNorm(p!, q!), [x, weight]);
+  });
+
+  test('rotary: angles of the paper, relative positions only, gradients', () => {
+    const x = random('x', [2, 3, 4, 6]);
+    const y = nested<number[][][][]>(rotary(x, { base: 100, offset: 2 }));
+    const input = nested<number[][][][]>(x);
+    const angle = (2 + 3) * 100 ** (-2 / 6); // fourth position, second pair
+    const [first, second] = [input[1]![2]![3]![1]!, input[1]![2]![3]![4]!];
+    expectClose([y[1]![2]![3]![1]!], [first * Math.cos(angle) - second * Math.sin(angle)], 1e-5, 'first of a pair');
+    expectClose([y[1]![2]![3]![4]!], [second * Math.cos(angle) + first * Math.sin(angle)], 1e-5, 'second of a pair');
+    const scores = (offset: number) => {
+      const turned = rotary(x, { base: 100, offset });
+      return tf.matMul(turned, turned, false, true);
+    };
+    expectClose(scores(0), scores(1000), 1e-3, 'scores');
+    const positions = tf.tensor2d([[0, 1, 0, 1], [5, 6, 7, 8]], [2, 4], 'int32');
+    expectClose(
+      tf.slice(rotary(x, { base: 100, positions }), [1, 0, 0, 0], [1, 3, 4, 6]),
+      tf.slice(rotary(x, { base: 100, offset: 5 }), [1, 0, 0, 0], [1, 3, 4, 6]),
+      0,
+      'given positions',
+    );
+    expectGradients(([p]) => rotary(p!, { base: 100, positions }), [x]);
+  });
+
+  describe('causalAttention', () => {
+    const [batch, heads, kvHeads, time, size] = [2, 4, 2, 6, 3];
+    const query = random('q', [batch, heads, time, size]);
+    const key = random('k', [batch, kvHeads, time, size]);
+    const value = random('v', [batch, kvHeads, time, size]);
+    const segmentIds = [[0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 1, 1]];
+    const segments = tf.tensor2d(segmentIds, [batch, time], 'int32');
+
+    const reference = (see: (b: number, from: number, to: number) => boolean) => {
+      const [q, k, v] = [query, key, value].map((tensor) => nested<number[][][][]>(tensor)) as [
+        number[][][][],
+        number[][][][],
+        number[][][][],
+      ];
+      return q.flatMap((perHead, b) =>
+        perHead.flatMap((rows, h) =>
+          rows.flatMap((row, t) => {
+            const [keys, values] = [k[b]![Math.floor(h / 2)]!, v[b]![Math.floor(h / 2)]!];
+            const scores = keys.map((other, s) => (see(b, t, s) ? dot(row, other) / Math.sqrt(size) : -Infinity));
+            return product([softmax(scores)], values)[0]!;
+          }),
+        ),
+      );
+    };
+
+    test('grouped queries see the past', () => {
+      expectClose(causalAttention(query, key, value), reference((_b, t, s) => s <= t), 2e-6, 'output');
+    });
+    test('a window limits how far back', () => {
+      const expected = reference((_b, t, s) => s <= t && s > t - 3);
+      expectClose(causalAttention(query, key, value, { window: 3 }), expected, 2e-6, 'output');
+    });
+    test('segments keep documents apart', () => {
+      const expected = reference((b, t, s) => s <= t && segmentIds[b]![s] === segmentIds[b]![t]);
+      expectClose(causalAttention(query, key, value, { segments }), expected, 2e-6, 'output');
+    });
+    test('fewer queries than keys are the last positions', () => {
+      const late = tf.slice(query, [0, 0, 4, 0], [-1, -1, 2, -1]);
+      const whole = tf.slice(causalAttention(query, key, value, { window: 3, segments }), [0, 0, 4, 0], [-1, -1, 2, -1]);
+      expectClose(causalAttention(late, key, value, { window: 3, segments }), whole, 1e-6, 'output');
+    });
+    test.each([{}, { window: 2 }, { segments }])('gradients %#', (options) => {
+      expectGradients(([q, k, v]) => causalAttention(q!, k!, v!, options), [query, key, value]);
+    });
+    test('very large scores neither overflow nor let masked positions in', () => {
+      const output = causalAttention(tf.mul(query, 1e4), tf.mul(key, 1e4), value);
+      expectClose(tf.slice(output, [0, 0, 0, 0], [1, 1, 1, size]), tf.slice(value, [0, 0, 0, 0], [1, 1, 1, size]), 0, 'first');
+      expect(Number.isFinite(tf.sum(output).dataSync()[0])).toBe(true);
+    });
+  });
+
+  describe('causalConvolution', () => {
+    test('sums the last taps, the last one on the present', () => {
+      const x = tf.tensor3d([[[1], [2], [3], [4]]]);
+      const y = causalConvolution(x, tf.tensor2d([[100], [10], [1]]), tf.tensor1d([0.5]));
+      expectClose(y, [1.5, 12.5, 123.5, 234.5], 1e-4, 'output');
+    });
+    test('more taps than positions, and gradients', () => {
+      const inputs = [random('x', [2, 5, 3]), random('taps', [4, 3]), random('bias', [3])];
+      expectGradients(([x, w, b]) => causalConvolution(x!, w!, b), inputs);
+      expectGradients(([x, w]) => causalConvolution(x!, w!), [random('short', [2, 2, 3]), inputs[1]!]);
+    });
+  });
+
+  describe('linearCrossEntropy', () => {
+    const [rows, width, vocab] = [7, 5, 11];
+    const hidden = random('hidden', [rows, width]);
+    const labelIds = [3, -1, 0, 10, 5, -1, 3];
+    const labels = tf.tensor1d(labelIds, 'int32');
+    const weight = (transposed: boolean) => random('head', transposed ? [vocab, width] : [width, vocab]);
+
+    describe.each([
+      { transposed: false },
+      { transposed: true },
+      { transposed: false, tile: 4 },
+      { transposed: true, tile: 4 },
+    ])('%o', (options) => {
+      test('is the negative log-probability in nats, 0 where ignored', () => {
+        const matrix = nested<Matrix>(weight(options.transposed));
+        const logits = product(nested<Matrix>(hidden), options.transposed ? columns(matrix) : matrix);
+        const expected = logits.map((row, index) =>
+          labelIds[index]! < 0 ? 0 : -Math.log(softmax(row)[labelIds[index]!]!),
+        );
+        expectClose(linearCrossEntropy(hidden, weight(options.transposed), labels, options), expected, 3e-6, 'loss');
+      });
+      test('gradients', () => {
+        const inputs = [hidden, weight(options.transposed)];
+        expectGradients(([h, w]) => linearCrossEntropy(h!, w!, labels, options), inputs);
+      });
+      test('logits far apart neither overflow nor lose the loss', () => {
+        const large = tf.mul(weight(options.transposed), 1e4);
+        const loss = linearCrossEntropy(hidden, large, labels, options).dataSync();
+        expect(loss.every((value) => Number.isFinite(value) && value >= 0)).toBe(true);
+      });
+    });
+  });
+});

@@ -1,0 +1,51 @@
+import { customOp, runKernel } from '../custom-op.ts';
+import { dims } from '../dims.ts';
+import { tf } from '../tf.ts';
+
+export interface RotaryOptions {
+  /** Base of the wavelengths; 10,000 in the paper. */
+  readonly base: number;
+  /** Position of the first row where `positions` is absent. */
+  readonly offset?: number;
+  /** Position of each row, int32 [batch, time]. */
+  readonly positions?: tf.Tensor | undefined;
+}
+
+/** Cosines and sines of position * base^(-2 i / size), float32 [batch or 1, 1, time, size / 2]. */
+function angles(time: number, size: number, { base, offset = 0, positions }: RotaryOptions): [tf.Tensor, tf.Tensor] {
+  const row = positions === undefined ? tf.range(offset, offset + time) : tf.cast(positions, 'float32');
+  const frequencies = Float32Array.from({ length: size / 2 }, (_, i) => base ** ((-2 * i) / size));
+  const angle = tf.mul(tf.reshape(row, [-1, 1, time, 1]), tf.reshape(tf.tensor1d(frequencies), [1, 1, 1, size / 2]));
+  return [tf.cos(angle), tf.sin(angle)];
+}
+
+/** Rotates pairs (i, i + size / 2) by the angle, or back. */
+function rotate(x: tf.Tensor, cos: tf.Tensor, sin: tf.Tensor): tf.Tensor {
+  const [first, second] = tf.split(x, 2, -1) as [tf.Tensor, tf.Tensor];
+  return tf.concat(
+    [tf.sub(tf.mul(first, cos), tf.mul(second, sin)), tf.add(tf.mul(second, cos), tf.mul(first, sin))],
+    -1,
+  );
+}
+
+/**
+ * Rotary position embedding (Su et al., arXiv 2104.09864) with pairs (i, i + size / 2), the layout of Llama weights.
+ *
+ * @param x float32 [batch, heads, time, size], size even
+ */
+export function rotary(x: tf.Tensor, options: RotaryOptions): tf.Tensor {
+  const [, , time, size] = dims(x, 4);
+  const apply = (tensor: tf.Tensor, direction: 1 | -1): tf.Tensor => {
+    const [cos, sin] = angles(time, size, options);
+    const turned = direction === 1 ? sin : tf.neg(sin);
+    return runKernel('LlmxRotary', { x: tensor, cos, sin: turned })?.[0] ?? rotate(tensor, cos, turned);
+  };
+  return customOp(
+    [x],
+    (save) => {
+      save([]);
+      return apply(x, 1);
+    },
+    (dy) => [apply(dy, -1)],
+  );
+}
