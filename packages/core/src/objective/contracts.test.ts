@@ -1,0 +1,3 @@
+import { describeObjective } from '../testing/index.ts';
+
+describeObjective({ name: 'next-token' });

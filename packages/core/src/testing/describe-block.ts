@@ -1,0 +1,132 @@
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+
+import type { Block, Params, Selected } from '../plugin/types.ts';
+import { differentiateParams, keyedRng, tf } from '../tensor/index.ts';
+import { useBackend } from './backends.ts';
+import { expectGradients } from './gradients.ts';
+import {
+  backendsOf,
+  changedAfter,
+  evaluation,
+  expectAgree,
+  expectFinite,
+  expectNoLeak,
+  expectSameBits,
+  positions,
+  registryOf,
+  row,
+  type Subject,
+  testRng,
+  variants,
+} from './subject.ts';
+
+const [BATCH, TIME, D_MODEL] = [2, 9, 16];
+
+/**
+ * The contract of a block: shapes, causality, independence of rows and documents, gradients, decoding that equals
+ * training, states that can be rolled back, no leaks, initial values that depend on the seed alone.
+ */
+export function describeBlock(subject: Subject & { readonly dModel?: number }): void {
+  const dModel = subject.dModel ?? D_MODEL;
+  const registry = registryOf(subject);
+  const build = (selected: Selected): Block =>
+    registry.create('block', selected, { vocabSize: 50, contextLength: TIME, dModel, index: 0, depth: 2 });
+
+  describe.each(backendsOf(subject))('block contract on %s', (backend) => {
+    beforeAll(() => useBackend(backend));
+    beforeEach(() => tf.engine().startScope());
+    afterEach(() => tf.engine().endScope());
+
+    describe.each(variants(subject))('%s', (_title, selected) => {
+      const block = build(selected);
+      // Larger than at initialisation, so that every path through the block shows in its output.
+      const params = (): Params =>
+        Object.fromEntries(
+          Object.entries(block.init(keyedRng(1, 'init'))).map(([path, value]) => [
+            path,
+            tf.add(value, testRng.normal(path, value.shape, 0.3)),
+          ]),
+        );
+      const input = (name = 'x') => testRng.normal(name, [BATCH, TIME, dModel], 1);
+
+      test('keeps the shape and is finite', () => {
+        const y = block.forward(params(), input(), evaluation);
+        expect(y.shape).toEqual([BATCH, TIME, dModel]);
+        expectFinite(y, 'The output');
+      });
+
+      test('a position sees itself and earlier ones only', () => {
+        const [p, x] = [params(), input()];
+        const y = block.forward(p, x, evaluation);
+        const z = block.forward(p, changedAfter(x, 4, input('other')), evaluation);
+        expectAgree(positions(z, 0, 4), positions(y, 0, 4), 'Positions before the change');
+        expect(tf.max(tf.abs(tf.sub(positions(z, 4, 1), positions(y, 4, 1)))).dataSync()[0]).toBeGreaterThan(1e-3);
+      });
+
+      test('rows of a batch are independent', () => {
+        const [p, x] = [params(), input()];
+        const y = block.forward(p, x, evaluation);
+        for (let index = 0; index < BATCH; index++)
+          expectAgree(block.forward(p, row(x, index), evaluation), row(y, index), `Row ${index} alone`);
+      });
+
+      test('documents of a window are independent', () => {
+        const [p, x] = [params(), input()];
+        const [first, second] = [4, TIME - 4];
+        const segments = tf.tensor2d(Array.from({ length: BATCH }, () => [0, 0, 0, 0, 1, 1, 1, 1, 1]), [BATCH, TIME], 'int32');
+        const places = tf.tensor2d(Array.from({ length: BATCH }, () => [0, 1, 2, 3, 0, 1, 2, 3, 4]), [BATCH, TIME], 'int32');
+        const y = block.forward(p, x, { ...evaluation, segments, positions: places });
+        expectAgree(positions(y, 0, first), block.forward(p, positions(x, 0, first), evaluation), 'First document');
+        expectAgree(positions(y, first, second), block.forward(p, positions(x, first, second), evaluation), 'Second document');
+      });
+
+      test('gradients agree with differences and reach every parameter', () => {
+        const p = params();
+        const paths = Object.keys(p);
+        const f = ([x, ...values]: tf.Tensor[]) =>
+          block.forward(Object.fromEntries(paths.map((path, index) => [path, values[index]!])), x!, evaluation);
+        expectGradients(f, [input(), ...Object.values(p)], { step: 5e-3, tolerance: 2e-2, samples: 3 });
+        const { grads } = differentiateParams(() => ({ result: tf.sum(tf.square(block.forward(p, input(), evaluation))) }), p);
+        for (const [path, gradient] of Object.entries(grads)) expectFinite(gradient, `The gradient of "${path}"`);
+      });
+
+      test('decoding gives the outputs of the parallel form, one position or several at a time', () => {
+        const [p, x] = [params(), input()];
+        const y = block.forward(p, x, evaluation);
+        for (const sizes of [Array.from({ length: TIME }, () => 1), [5, 1, 3], [TIME]]) {
+          let state = block.initialState(BATCH);
+          let position = 0;
+          for (const size of sizes) {
+            const result = block.step(p, positions(x, position, size), state, { position });
+            expectAgree(result.x, positions(y, position, size), `Positions ${position} to ${position + size - 1}`, 1e-4);
+            state = result.state;
+            position += size;
+          }
+        }
+      });
+
+      test('an earlier state can be used again', () => {
+        const [p, x] = [params(), input()];
+        const before = block.step(p, positions(x, 0, 4), block.initialState(BATCH), { position: 0 }).state;
+        const once = block.step(p, positions(x, 4, 3), before, { position: 4 }).x;
+        block.step(p, positions(input('other'), 4, 5), before, { position: 4 });
+        const again = block.step(p, positions(x, 4, 3), before, { position: 4 }).x;
+        expectSameBits({ x: again }, { x: once }, 'The same step from the same state');
+      });
+
+      test('leaves no tensors behind', () => {
+        const [p, x] = [params(), input()];
+        expectNoLeak(() => tf.tidy(() => block.forward(p, x, evaluation)));
+        expectNoLeak(() =>
+          tf.tidy(() => differentiateParams(() => ({ result: tf.sum(block.forward(p, x, evaluation)) }), p).grads as tf.TensorContainer),
+        );
+      });
+
+      test('the same seed gives the same initial values, another seed others', () => {
+        const once = block.init(keyedRng(5, 'init'));
+        expectSameBits(build(selected).init(keyedRng(5, 'init')), once, 'Initial values');
+        expect(() => expectSameBits(block.init(keyedRng(6, 'init')), once, 'Initial values')).toThrow('other bits');
+      });
+    });
+  });
+}

@@ -1,0 +1,125 @@
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+
+import { downloadTree, uploadTree } from '../checkpoint/state-tree.ts';
+import type { Optimizer, Params, Selected, StateTree } from '../plugin/types.ts';
+import { mapParams, stateTensors, tf } from '../tensor/index.ts';
+import { useBackend } from './backends.ts';
+import { backendsOf, expectNoLeak, expectSameBits, registryOf, type Subject, testRng, variants } from './subject.ts';
+
+interface Progress {
+  readonly params: Params;
+  readonly state: StateTree;
+}
+
+/**
+ * The contract of an optimizer: it finds a minimum, does nothing at a learning rate of 0, keeps the shape of its state,
+ * continues from a stored state bit for bit, is not changed by being evaluated, touches no argument, leaks nothing.
+ */
+export function describeOptimizer(subject: Subject & { /** Learning rate that finds the minimum. */ readonly lr?: number }): void {
+  const registry = registryOf(subject);
+  const lr = subject.lr ?? 0.05;
+  const targets = { 'a.weight': [[1, -2, 0.5], [3, 0, -1]], 'b.bias': [0.3, -0.7] };
+
+  describe.each(backendsOf(subject))('optimizer contract on %s', (backend) => {
+    beforeAll(() => useBackend(backend));
+    beforeEach(() => tf.engine().startScope());
+    afterEach(() => tf.engine().endScope());
+
+    describe.each(variants(subject))('%s', (_title, selected: Selected) => {
+      const build = (): Optimizer => registry.create('optimizer', selected, {});
+      const goal = (): Params => Object.fromEntries(Object.entries(targets).map(([path, value]) => [path, tf.tensor(value)]));
+      const start = (optimizer: Optimizer): Progress => {
+        const params = mapParams(goal(), (value, path) => testRng.normal(path, value.shape, 1));
+        return { params, state: optimizer.init(params) };
+      };
+      // Gradients of half the squared distance to the goal.
+      const gradients = (params: Params): Params => mapParams(goal(), (value, path) => tf.sub(params[path]!, value));
+      const advance = (optimizer: Optimizer, from: Progress, steps: number, first = 1, rate = lr): Progress => {
+        let { params, state } = from;
+        for (let step = first; step < first + steps; step++)
+          ({ params, state } = optimizer.update({ grads: gradients(params), params, state, lr: rate, step }));
+        return { params, state };
+      };
+      const weights = (optimizer: Optimizer, { params, state }: Progress): Params =>
+        optimizer.evalParams?.(params, state) ?? params;
+      const distance = (params: Params): number =>
+        Math.sqrt(Object.values(gradients(params)).reduce((sum, part) => sum + tf.sum(tf.square(part)).dataSync()[0]!, 0));
+
+      test('finds the minimum of a parabola', () => {
+        const optimizer = build();
+        const from = start(optimizer);
+        expect(distance(weights(optimizer, advance(optimizer, from, 400)))).toBeLessThan(0.1 * distance(from.params));
+      });
+
+      test('leaves the weights as they are at a learning rate of 0', () => {
+        const optimizer = build();
+        const from = start(optimizer);
+        expectSameBits(weights(optimizer, advance(optimizer, from, 3, 1, 0)), from.params, 'Weights');
+      });
+
+      test('keeps the shape of its state', () => {
+        const optimizer = build();
+        const shape = ({ state }: Progress) =>
+          [...downloadTree({ state })].map(([name, tensor]) => [name, tensor.dtype, tensor.shape]);
+        const from = start(optimizer);
+        expect(shape(advance(optimizer, from, 3))).toEqual(shape(from));
+      });
+
+      test('continues from a stored state bit for bit', () => {
+        const optimizer = build();
+        const half = advance(optimizer, start(optimizer), 5);
+        const stored = uploadTree(downloadTree({ params: half.params, state: half.state })) as unknown as Progress;
+        const [whole, resumed] = [advance(optimizer, half, 5, 6), advance(build(), stored, 5, 6)];
+        expectSameBits(resumed.params, whole.params, 'Parameters');
+        expectSameBits(weights(optimizer, resumed), weights(optimizer, whole), 'Evaluated weights');
+      });
+
+      test('is not changed by being evaluated, however often', () => {
+        const optimizer = build();
+        const plain = advance(optimizer, start(optimizer), 6);
+        let watched = start(optimizer);
+        for (let step = 1; step <= 6; step++) {
+          for (let look = 0; look < step; look++) weights(optimizer, watched);
+          watched = advance(optimizer, watched, 1, step);
+        }
+        expectSameBits(watched.params, plain.params, 'Parameters');
+      });
+
+      test('changes and disposes none of its arguments', () => {
+        const optimizer = build();
+        const from = advance(optimizer, start(optimizer), 2);
+        const before = downloadTree({ ...from.params, state: from.state });
+        advance(optimizer, from, 1, 3);
+        weights(optimizer, from);
+        expect(downloadTree({ ...from.params, state: from.state })).toEqual(before);
+      });
+
+      test('gives each parameter the same step whatever the others are', () => {
+        const optimizer = build();
+        const from = start(optimizer);
+        const together = advance(optimizer, from, 3).params;
+        const path = 'b.bias';
+        const only = { params: { [path]: from.params[path]! }, state: optimizer.init({ [path]: from.params[path]! }) };
+        let alone: Progress = only;
+        for (let step = 1; step <= 3; step++) {
+          const grads = { [path]: tf.sub(alone.params[path]!, goal()[path]!) };
+          alone = optimizer.update({ grads, params: alone.params, state: alone.state, lr, step });
+        }
+        expectSameBits(alone.params, { [path]: together[path]! }, 'Parameters');
+      });
+
+      test('leaves no tensors behind', () => {
+        const optimizer = build();
+        const from = start(optimizer);
+        const grads = gradients(from.params);
+        expectNoLeak(() => {
+          const { params, state } = tf.tidy(() => {
+            const next = optimizer.update({ grads, params: from.params, state: from.state, lr, step: 1 });
+            return { params: next.params, state: next.state as tf.TensorContainer };
+          });
+          return [...Object.values(params), ...stateTensors(state as StateTree)];
+        });
+      });
+    });
+  });
+}

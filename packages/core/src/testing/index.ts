@@ -1,0 +1,8 @@
+export { TEST_BACKENDS, type TestBackend, useBackend } from './backends.ts';
+export { expectClose, largestDifference, largestMagnitude } from './close.ts';
+export { describeArchitecture } from './describe-architecture.ts';
+export { describeBlock } from './describe-block.ts';
+export { describeObjective } from './describe-objective.ts';
+export { describeOptimizer } from './describe-optimizer.ts';
+export { expectGradients, type GradientCheck } from './gradients.ts';
+export type { Subject } from './subject.ts';

@@ -1,0 +1,165 @@
+import type { TrainingBatches } from '../data/index.ts';
+import { LlmxError } from '../errors/index.ts';
+import type { Metrics, StepInfo } from '../plugin/types.ts';
+import { tf } from '../tensor/index.ts';
+import { Pace } from './pace.ts';
+import { type Recipe, type StepScalars, trainStep, type TrainState } from './step.ts';
+
+/** When things happen. Steps count from 1; 0 for a distance: never. */
+export interface LoopPlan {
+  readonly totalSteps: number;
+  readonly tokensPerStep: number;
+  readonly gradAccumulation: number;
+  readonly logEvery: number;
+  readonly evalEvery: number;
+  readonly checkpointEvery: number;
+  /** Learning rate of a step, after the schedule. */
+  learningRate(step: number): number;
+}
+
+/** Where training stands between two steps. */
+export interface LoopPosition {
+  /** Owned by the loop until it returns or throws. */
+  readonly state: TrainState;
+  /** Steps done. */
+  readonly step: number;
+  /** Whether the evaluation that is due after that step, if any, is done. */
+  readonly evaluated: boolean;
+}
+
+/** What the loop needs of its surroundings. The first failure of any of these ends the loop. */
+export interface LoopEvents {
+  /** After every step. */
+  stepped(step: number): void;
+  /** Numbers of a logged step. */
+  logged(info: StepInfo, metrics: Metrics): Promise<void>;
+  /** Evaluates; the state is borrowed. */
+  evaluate(info: StepInfo, state: TrainState): Promise<void>;
+  /** Saves a checkpoint; it may still be being written when the promise resolves. The state is borrowed. */
+  save(info: StepInfo, position: LoopPosition): Promise<void>;
+  /** Between steps: whatever finished in the background. */
+  drain(): Promise<void>;
+  readonly signal: AbortSignal;
+  /** Milliseconds of a clock that never goes back. */
+  now(): number;
+  residentMiB(): number;
+}
+
+const isDue = (step: number, every: number, totalSteps: number): boolean =>
+  every > 0 && (step % every === 0 || step === totalSteps);
+
+/** Reads scalar tensors back together and disposes them. */
+async function read(scalars: StepScalars): Promise<Metrics> {
+  const values = await Promise.all(Object.values(scalars).map((scalar) => scalar.data()));
+  tf.dispose(scalars as tf.TensorContainer);
+  return Object.fromEntries(Object.keys(scalars).map((name, index) => [name, values[index]![0]!]));
+}
+
+const interrupted = (step: number, signal: AbortSignal): LlmxError =>
+  new LlmxError('LLMX_INTERRUPTED', `Training was stopped by ${String(signal.reason)} after step ${step}; its state is saved.`, {
+    hint: 'Continue with --resume.',
+  });
+
+/** One step and what follows it, for every step up to the last. */
+export class TrainLoop {
+  readonly pace: Pace;
+  /** Numbers of the latest step that was read back. */
+  latest: Metrics = {};
+  readonly #recipe: Recipe;
+  readonly #plan: LoopPlan;
+  readonly #batches: TrainingBatches;
+  readonly #events: LoopEvents;
+
+  constructor(recipe: Recipe, plan: LoopPlan, batches: TrainingBatches, events: LoopEvents) {
+    this.#recipe = recipe;
+    this.#plan = plan;
+    this.#batches = batches;
+    this.#events = events;
+    this.pace = new Pace(() => events.now());
+  }
+
+  /**
+   * Trains to the last step, or until the signal asks to stop: then the state is saved first. Consumes the state.
+   *
+   * @returns the state after the last step, owned by the caller
+   * @throws LlmxError `LLMX_INTERRUPTED`, and whatever a hook, the data or an event fails with
+   */
+  async run(start: LoopPosition): Promise<TrainState> {
+    const { totalSteps } = this.#plan;
+    let { state, step } = start;
+    if (!start.evaluated) ({ state } = await this.#finishStep({ ...start, evaluated: false }));
+    while (step < totalSteps) {
+      step += 1;
+      state = await this.#step(step, state, step - start.step);
+      await this.#finishStep({ state, step, evaluated: false });
+      await new Promise((resolve) => setImmediate(resolve)); // lets signals, timers and the writer's messages in
+      await this.#events.drain();
+    }
+    return state;
+  }
+
+  #info(step: number): StepInfo {
+    return { step, tokensSeen: step * this.#plan.tokensPerStep };
+  }
+
+  /** Batch -> gradients -> update; scalars are read back only where somebody wants to know. */
+  async #step(step: number, state: TrainState, sinceStart: number): Promise<TrainState> {
+    const { hooks } = this.#recipe;
+    const info = this.#info(step);
+    const lr = this.#plan.learningRate(step);
+    const micros = Array.from({ length: this.#plan.gradAccumulation }, (_, micro) =>
+      hooks.waterfallSync('batch', this.#batches.micro(step, micro).batch, info),
+    );
+    const next = trainStep(this.#recipe, state, { info, lr, micros });
+    const logs = this.#logs(step);
+    // The clock starts after the second step: the first ones compile and allocate.
+    if (!logs && !hooks.needsMetrics(step) && sinceStart !== 2) tf.dispose(next.scalars as tf.TensorContainer);
+    else await this.#report(info, { ...(await read(next.scalars)), lr }, { logs, isTimed: sinceStart >= 2 });
+    this.#events.stepped(step);
+    return next.state;
+  }
+
+  #logs(step: number): boolean {
+    const { logEvery, evalEvery, totalSteps } = this.#plan;
+    return step === 1 || isDue(step, logEvery, totalSteps) || isDue(step, evalEvery, totalSteps);
+  }
+
+  async #report(info: StepInfo, scalars: Metrics, { logs, isTimed }: { logs: boolean; isTimed: boolean }): Promise<void> {
+    const { hooks } = this.#recipe;
+    if (isTimed) this.pace.caughtUp(info.step);
+    this.latest = hooks.waterfallSync('metrics', scalars, info);
+    if (logs) {
+      const milliseconds = this.pace.latest();
+      const speed = milliseconds === undefined ? {} : { tokensPerSecond: (this.#plan.tokensPerStep / milliseconds) * 1000 };
+      const memoryMiB = this.#events.residentMiB();
+      await this.#events.logged(info, { ...this.latest, tokensSeen: info.tokensSeen, ...speed, memoryMiB });
+    }
+    await hooks.series('stepEnd', { ...info, metrics: this.latest });
+  }
+
+  /** Evaluation and checkpoint where they are due; stops here if a signal came. */
+  async #finishStep(position: LoopPosition): Promise<LoopPosition> {
+    const { step, state } = position;
+    const { evalEvery, checkpointEvery, totalSteps } = this.#plan;
+    const info = this.#info(step);
+    const { signal } = this.#events;
+    const wants = { evaluation: isDue(step, evalEvery, totalSteps), checkpoint: isDue(step, checkpointEvery, totalSteps) };
+    let evaluated = !wants.evaluation;
+    if (wants.evaluation && !signal.aborted) evaluated = await this.#evaluate(info, state);
+    if (wants.checkpoint || step === totalSteps || signal.aborted) await this.#events.save(info, { state, step, evaluated });
+    if (signal.aborted) throw interrupted(step, signal);
+    if (wants.evaluation || wants.checkpoint) this.pace.restart(step);
+    return { state, step, evaluated };
+  }
+
+  /** Whether the evaluation ran to its end, as opposed to having been stopped by the signal. */
+  async #evaluate(info: StepInfo, state: TrainState): Promise<boolean> {
+    try {
+      await this.#recipe.hooks.bracket('evaluate', [info], () => this.#events.evaluate(info, state));
+      return true;
+    } catch (error) {
+      if (this.#events.signal.aborted && LlmxError.is(error) && error.code === 'LLMX_INTERRUPTED') return false;
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,130 @@
+import type { HookDriver } from '../plugin/hook-driver.ts';
+import type { HostBatch, Model, Objective, Optimizer, Params, StateTree, StepInfo } from '../plugin/types.ts';
+import { differentiateParams, mapParams, stateTensors, tf } from '../tensor/index.ts';
+import { trainingContext, upload } from './forward-context.ts';
+
+/** What a run trains with: fixed from the first step to the last. */
+export interface Recipe {
+  readonly model: Model;
+  readonly objective: Objective;
+  readonly optimizer: Optimizer;
+  readonly hooks: HookDriver;
+  readonly seed: number;
+  /** Largest global gradient norm; 0: no clipping. */
+  readonly gradClip: number;
+}
+
+/** What a step changes. Owned by whoever holds it. */
+export interface TrainState {
+  /** The trained iterate, the objective's parameters under `objective.` included. */
+  readonly params: Params;
+  readonly optimizer: StateTree;
+}
+
+export interface StepInput {
+  readonly info: StepInfo;
+  /** Learning rate after the schedule. */
+  readonly lr: number;
+  /** The accumulated batch. */
+  readonly micros: readonly HostBatch[];
+}
+
+/** Scalar tensors of a step, read back together when somebody wants to know. */
+export type StepScalars = Readonly<Record<string, tf.Tensor>>;
+
+/** Targets per term over the whole accumulated batch. */
+function countTargets(objective: Objective, micros: readonly HostBatch[]): Record<string, number> {
+  const totals: Record<string, number> = {};
+  for (const micro of micros)
+    for (const [term, count] of Object.entries(objective.targets(micro))) totals[term] = (totals[term] ?? 0) + count;
+  return totals;
+}
+
+/**
+ * Loss and gradients of one micro-batch, as its share of the accumulated batch: sum over terms of weight * sum / total.
+ * A term without targets counts nothing.
+ */
+function microGradients(
+  { model, objective, seed }: Recipe,
+  params: Params,
+  micro: HostBatch,
+  totals: Readonly<Record<string, number>>,
+  place: { step: number; firstRow: number },
+): { scalars: Record<string, tf.Tensor>; grads: Params } {
+  const { value, grads } = differentiateParams(() => {
+    const batch = upload(micro);
+    const { terms, metrics = {} } = objective.loss({ model, params, batch, context: trainingContext({ seed, ...place }) });
+    const shares = Object.entries(terms).map(([term, { sum, weight }]) => {
+      const share = tf.div(sum, Math.max(1, totals[term] ?? 0));
+      return { term, share, weighted: tf.mul(share, weight) };
+    });
+    const named = shares.length > 1 ? shares.map(({ term, share }) => [`loss/${term}`, share] as const) : [];
+    return {
+      result: tf.addN(shares.map(({ weighted }) => weighted)),
+      scalars: { ...metrics, ...Object.fromEntries(named) },
+    };
+  }, params);
+  return { scalars: { loss: value.result, ...value.scalars }, grads };
+}
+
+/** Adds the entries of `more` to those of `sums`, and disposes what went in. */
+function accumulate<T extends Record<string, tf.Tensor>>(sums: T | undefined, more: T): T {
+  if (sums === undefined) return more;
+  const added = tf.tidy(() => mapParams(sums, (sum, key) => tf.add(sum, more[key]!)) as T);
+  tf.dispose([sums, more]);
+  return added;
+}
+
+/** Mean loss and gradients over the accumulated batch. */
+function accumulatedGradients(recipe: Recipe, params: Params, { info, micros }: StepInput) {
+  const totals = countTargets(recipe.objective, micros);
+  let [scalars, grads]: [Record<string, tf.Tensor>?, Params?] = [];
+  let firstRow = 0;
+  for (const micro of micros) {
+    const part = tf.tidy(() => microGradients(recipe, params, micro, totals, { step: info.step, firstRow }));
+    firstRow += micro.batch;
+    scalars = accumulate(scalars, part.scalars);
+    grads = accumulate(grads, part.grads);
+  }
+  return { scalars: scalars!, grads: grads! };
+}
+
+/** Square root of the sum of all squares, float32 scalar. */
+export const globalNorm = (grads: Params): tf.Tensor =>
+  tf.sqrt(tf.addN(Object.values(grads).map((gradient) => tf.sum(tf.square(gradient)))));
+
+/** Gradients scaled down to a global norm of at most `limit`: times min(1, limit / (norm + 1e-6)). */
+function clip(grads: Params, norm: tf.Tensor, limit: number): Params {
+  if (limit === 0) return grads;
+  const factor = tf.minimum(1, tf.div(limit, tf.add(norm, 1e-6)));
+  return mapParams(grads, (gradient) => tf.mul(gradient, factor));
+}
+
+/**
+ * One optimizer step: gradients of the accumulated batch -> gradient hooks -> clipping -> update. Consumes `state`.
+ *
+ * @returns the next state and the step's scalars, both owned by the caller
+ */
+export function trainStep(recipe: Recipe, state: TrainState, input: StepInput): { state: TrainState; scalars: StepScalars } {
+  const { optimizer, hooks, gradClip } = recipe;
+  const { info, lr } = input;
+  const result = tf.tidy(() => {
+    const raw = accumulatedGradients(recipe, state.params, input);
+    const grads = hooks.waterfallSync('gradients', raw.grads, info);
+    const gradNorm = globalNorm(grads);
+    const clipped = clip(grads, gradNorm, gradClip);
+    const next = optimizer.update({
+      grads: clipped,
+      params: state.params,
+      state: state.optimizer,
+      lr,
+      step: info.step,
+    });
+    const inspected = hooks.collectSync('inspect', { ...info, params: next.params, grads });
+    return { params: next.params, optimizer: next.state, scalars: { ...inspected, ...raw.scalars, gradNorm } };
+  });
+  const kept = new Set([...Object.values(result.params), ...stateTensors(result.optimizer)]);
+  for (const tensor of [...Object.values(state.params), ...stateTensors(state.optimizer)])
+    if (!kept.has(tensor)) tensor.dispose();
+  return { state: { params: result.params, optimizer: result.optimizer }, scalars: result.scalars };
+}
