@@ -1,0 +1,35 @@
+import { stepsOf } from '../config/durations.ts';
+import type { RunConfig } from '../config/schema.ts';
+import { LlmxError } from '../errors/index.ts';
+import type { Registry } from '../plugin/registry.ts';
+import type { LoopPlan } from '../train/loop.ts';
+
+/** Everything the configuration says in durations, in steps. */
+export interface RunPlan extends LoopPlan {
+  /** Checkpoints of multiples of this stay for good; 0: none. */
+  readonly keepEvery: number;
+}
+
+/**
+ * @throws LlmxError `LLMX_CONFIG_INVALID`
+ */
+export function planRun(registry: Registry, config: RunConfig): RunPlan {
+  const { train, model, optimizer } = config;
+  const tokensPerStep = train.batchSize * train.gradAccumulation * model.contextLength;
+  const totalSteps = stepsOf(train.steps, { tokensPerStep });
+  const steps = (duration: number | string): number => stepsOf(duration, { tokensPerStep, totalSteps });
+  const schedule = registry.create('schedule', config.schedule, { steps });
+  const { lr } = optimizer as { lr?: unknown };
+  if (typeof lr !== 'number')
+    throw new LlmxError('LLMX_PLUGIN_INVALID', `The optimizer "${optimizer.name}" has no option lr of type number.`);
+  return {
+    totalSteps,
+    tokensPerStep,
+    gradAccumulation: train.gradAccumulation,
+    logEvery: train.logEvery,
+    evalEvery: steps(train.evalEvery),
+    checkpointEvery: steps(train.checkpointEvery),
+    keepEvery: steps(train.keepEvery),
+    learningRate: (step) => lr * schedule({ step, tokens: (step - 1) * tokensPerStep, totalSteps }),
+  };
+}

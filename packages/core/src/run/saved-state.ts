@@ -1,0 +1,138 @@
+import { z } from 'zod';
+
+import type { Checkpoint } from '../checkpoint/load-checkpoint.ts';
+import { downloadTree, uploadParams, uploadTree } from '../checkpoint/state-tree.ts';
+import type { CheckpointContent } from '../checkpoint/write-checkpoint.ts';
+import { LlmxError } from '../errors/index.ts';
+import type { ActivePlugin } from '../plugin/loader.ts';
+import type { Optimizer, Params, StateTree, StepInfo } from '../plugin/types.ts';
+import { stateTensors, tf } from '../tensor/index.ts';
+import type { LoopPosition } from '../train/loop.ts';
+import type { TrainState } from '../train/step.ts';
+import type { TokenizerId } from './dataset.ts';
+import { checkParams, initialParams, type ModelParts } from './model.ts';
+import type { Session } from './session.ts';
+
+const recordSchema = z.strictObject({
+  /** Whether the evaluation that is due after this step, if any, is done. */
+  evaluated: z.boolean(),
+  /** Loss of the step, as the objective defines it. */
+  trainLoss: z.number().nullable(),
+  /** Evaluation loss after this step, nats per token. */
+  valLoss: z.number().nullable(),
+  /** The best evaluation loss that a checkpoint was saved with, this one included. */
+  bestLoss: z.number().nullable(),
+});
+/** What the training loop remembers in a checkpoint. */
+export type CheckpointRecord = z.infer<typeof recordSchema>;
+
+/** What evaluation and generation need where a checkpoint was copied elsewhere. */
+export interface CheckpointRun {
+  readonly config: unknown;
+  /** Absolute path of the configuration file, from whose folder plugins resolve. */
+  readonly file: string;
+  readonly tokenizer: TokenizerId;
+}
+
+/** Weights to evaluate, sample and export, and how to give them back. */
+export function evaluationWeights(optimizer: Optimizer, { params, optimizer: state }: TrainState): { weights: Params; release(): void } {
+  const { evalParams } = optimizer;
+  if (evalParams === undefined) return { weights: params, release: () => undefined };
+  const weights = tf.tidy(() => evalParams.call(optimizer, params, state) as tf.NamedTensorMap) as Params;
+  const borrowed = new Set([...Object.values(params), ...stateTensors(state)]);
+  const release = () => Object.values(weights).forEach((weight) => borrowed.has(weight) || weight.dispose());
+  return { weights, release };
+}
+
+/** Copies everything that a checkpoint holds to the host. */
+export function checkpointContent(
+  { resolved, recipe, dataset }: Session,
+  info: StepInfo,
+  { state }: LoopPosition,
+  { record, best }: { record: CheckpointRecord; best: boolean },
+): CheckpointContent {
+  const { config, file, plugins } = resolved;
+  const { weights, release } = evaluationWeights(recipe.optimizer, state);
+  const differs = Object.entries(weights).some(([path, weight]) => weight !== state.params[path]);
+  const run: CheckpointRun = { config, file, tokenizer: dataset.info.tokenizer };
+  try {
+    return {
+      model: downloadTree(weights),
+      optimizer: downloadTree({ state: state.optimizer, ...(differs && { iterate: state.params }) }),
+      plugins: downloadTree(pluginStates(plugins)),
+      facts: {
+        step: info.step,
+        tokensSeen: info.tokensSeen,
+        best,
+        optimizer: config.optimizer,
+        plugins: plugins.map(({ name, version }) => ({ name, version })),
+        record,
+        run,
+      },
+    };
+  } finally {
+    release();
+  }
+}
+
+const pluginStates = (plugins: readonly ActivePlugin[]): Record<string, StateTree> =>
+  Object.fromEntries(
+    plugins.flatMap(({ name, instance }) => (instance.saveState === undefined ? [] : [[name, instance.saveState()]])),
+  );
+
+/** The state before the first step. */
+export function freshState({ recipe }: Session): TrainState {
+  return tf.tidy(() => {
+    const params = initialParams(recipe, recipe.seed);
+    return { params, optimizer: recipe.optimizer.init(params) } as unknown as tf.TensorContainerObject;
+  }) as unknown as TrainState;
+}
+
+/**
+ * The position that a checkpoint holds; gives the plugins their states back.
+ *
+ * @throws LlmxError `LLMX_PARAM_MISMATCH`, `LLMX_PLUGIN_MISSING`, `LLMX_CHECKPOINT_DAMAGED`
+ */
+export function restorePosition(session: Session, checkpoint: Checkpoint): { position: LoopPosition; record: CheckpointRecord } {
+  const { recipe, resolved } = session;
+  const weights = loadWeights(checkpoint, recipe);
+  const { state = {}, iterate } = uploadTree(checkpoint.optimizer) as { state?: StateTree; iterate?: Params };
+  if (iterate !== undefined) {
+    checkParams(iterate, recipe, checkpoint.directory);
+    tf.dispose(weights as tf.NamedTensorMap);
+  }
+  restorePlugins(resolved.plugins, checkpoint);
+  const record = readRecord(checkpoint);
+  const { step } = checkpoint.state;
+  return { position: { state: { params: iterate ?? weights, optimizer: state }, step, evaluated: record.evaluated }, record };
+}
+
+/**
+ * The weights of a checkpoint, checked against the model; owned by the caller.
+ *
+ * @throws LlmxError `LLMX_PARAM_MISMATCH`
+ */
+export function loadWeights(checkpoint: Checkpoint, parts: ModelParts): Params {
+  const weights = uploadParams(checkpoint.model);
+  checkParams(weights, parts, checkpoint.directory);
+  return weights;
+}
+
+function restorePlugins(plugins: readonly ActivePlugin[], { plugins: tensors, directory }: Checkpoint): void {
+  for (const [name, state] of Object.entries(uploadTree(tensors))) {
+    const active = plugins.find((plugin) => plugin.name === name);
+    if (active?.instance.loadState === undefined)
+      throw new LlmxError('LLMX_PLUGIN_MISSING', `The checkpoint "${directory}" holds a state of the plugin "${name}", which is not loaded.`, {
+        hint: `Add ${name} to plugins, in the version that the checkpoint was written with.`,
+      });
+    active.instance.loadState(state);
+  }
+}
+
+function readRecord({ state, directory }: Checkpoint): CheckpointRecord {
+  const { success, data } = recordSchema.safeParse(state.record);
+  if (success) return data;
+  throw new LlmxError('LLMX_CHECKPOINT_DAMAGED', `The checkpoint "${directory}" has a record that this version of llmx does not know.`, {
+    hint: 'Continue the run with the version of llmx that wrote it.',
+  });
+}

@@ -1,0 +1,207 @@
+import fs from 'node:fs';
+
+import { CheckpointStore } from '../checkpoint/store.ts';
+import { LlmxError } from '../errors/index.ts';
+import { resolveConfig, type Resolved } from '../plugin/resolve.ts';
+import type { Metrics } from '../plugin/types.ts';
+import { stateTensors, tf } from '../tensor/index.ts';
+import type { EvaluationProgress, EvaluationResult } from '../train/evaluate.ts';
+import { TrainLoop } from '../train/loop.ts';
+import type { TrainState } from '../train/step.ts';
+import { createRun, openRun, runPath, type RunDirectory } from './directory.ts';
+import { type Environment, resolveOptions } from './environment.ts';
+import { isRun, type Manifest } from './manifest.ts';
+import { MetricsLog } from './metrics-log.ts';
+import { Recorder } from './recorder.ts';
+import { checkDataset, checkSettings, describeRun } from './run-facts.ts';
+import { freshState, restorePosition } from './saved-state.ts';
+import { openSession, type Session } from './session.ts';
+
+/** What happens in a run, for whoever shows it. */
+export type TrainEvent =
+  | {
+      readonly kind: 'started';
+      readonly directory: string;
+      /** Steps done already. */
+      readonly step: number;
+      readonly totalSteps: number;
+      readonly tokensPerStep: number;
+      /** Number of trained values. */
+      readonly parameters: number;
+      /** Windows in one pass over the training split. */
+      readonly windowsPerEpoch: number;
+      readonly backend: string;
+    }
+  | { readonly kind: 'step'; readonly step: number }
+  | { readonly kind: 'logged'; readonly step: number; readonly metrics: Metrics }
+  | { readonly kind: 'evaluating'; readonly step: number; readonly progress: EvaluationProgress }
+  | { readonly kind: 'evaluated'; readonly step: number; readonly result: EvaluationResult }
+  | { readonly kind: 'saved'; readonly step: number; readonly directory: string };
+
+/** The result of a finished run; `llmx train --json` prints it. */
+export interface TrainResult {
+  readonly runDir: string;
+  readonly steps: number;
+  /** Tokens consumed. */
+  readonly tokens: number;
+  /** Loss of the last step's batch, as the objective defines it; nats per token for next-token. */
+  readonly trainLoss: number | null;
+  /** Next-token loss after the last step, nats per token; null where evaluation is off. */
+  readonly valLoss: number | null;
+  /** Median over steps after the second; null where there were none. */
+  readonly tokensPerSecond: number | null;
+  /** Highest resident memory of the process. */
+  readonly peakMemoryMiB: number;
+  readonly backend: string;
+}
+
+export interface TrainOptions {
+  readonly file?: string | undefined;
+  readonly sets?: readonly string[];
+  /** The run's directory is runs/<name>. */
+  readonly name: string;
+  /** Continues the run if there is one. */
+  readonly resume?: boolean;
+  /** Continues it even if settings, data, plugins or the backend are others. */
+  readonly allowChanges?: boolean;
+  readonly onEvent?: (event: TrainEvent) => void;
+}
+
+/**
+ * Trains a run from its configuration, or continues it.
+ *
+ * @throws LlmxError every error of configuration, data, backend and storage, before the first step; `LLMX_RUN_EXISTS`,
+ *   `LLMX_RUN_LOCKED`, `LLMX_RESUME_MISMATCH`, `LLMX_CHECKPOINT_DAMAGED`; `LLMX_INTERRUPTED` when a signal stopped it
+ *   and its state is saved; and what hooks throw
+ */
+export async function train(options: TrainOptions, environment: Environment): Promise<TrainResult> {
+  const { host } = environment;
+  const directory = runPath(options.name, host.cwd);
+  const exists = isRun(directory);
+  if (exists && options.resume !== true)
+    throw new LlmxError('LLMX_RUN_EXISTS', `The run "${directory}" exists already.`, {
+      hint: 'Continue it with --resume, or choose another --name.',
+    });
+  const resolved = await resolveConfig({ ...resolveOptions(environment), file: options.file, sets: options.sets ?? [] });
+  if (!exists) return startRun(directory, resolved, options, environment);
+  const run = openRun(directory, host.process);
+  try {
+    return await continueRun(run, resolved, options, environment);
+  } finally {
+    run.close();
+  }
+}
+
+async function startRun(directory: string, resolved: Resolved, options: TrainOptions, environment: Environment): Promise<TrainResult> {
+  const session = await openSession(resolved, environment);
+  try {
+    const { host } = environment;
+    const run = createRun(directory, describeRun(directory, session, host.process), host.process);
+    try {
+      return await trainIn(run, session, options, environment);
+    } catch (error) {
+      // A mistake of the user's leaves nothing behind; once there is a checkpoint, that is worth keeping.
+      if (LlmxError.is(error) && error.kind === 'user' && !hasCheckpoints(run)) fs.rmSync(run.path, { recursive: true, force: true });
+      throw error;
+    } finally {
+      run.close();
+    }
+  } finally {
+    session.close();
+  }
+}
+
+const hasCheckpoints = ({ checkpoints }: RunDirectory): boolean =>
+  fs.existsSync(checkpoints) && fs.readdirSync(checkpoints).some((name) => name.startsWith('step-'));
+
+async function continueRun(run: RunDirectory, resolved: Resolved, options: TrainOptions, environment: Environment): Promise<TrainResult> {
+  const { manifest } = run;
+  const strict = options.allowChanges !== true;
+  if (strict) checkSettings(manifest, resolved);
+  // The backend that `auto` took, so that the run goes on with the same arithmetic.
+  const backend = strict && resolved.config.backend.name === 'auto' ? manifest.backend.name : undefined;
+  const session = await openSession(resolved, environment, backend);
+  try {
+    if (strict) checkDataset(manifest, session.dataset);
+    const finished = finishedResult(manifest, session.plan.totalSteps);
+    if (finished !== undefined) return finished;
+    return await trainIn(run, session, options, environment);
+  } finally {
+    session.close();
+  }
+}
+
+/** The stored result, if the run has done all its steps. */
+function finishedResult({ result }: Manifest, totalSteps: number): TrainResult | undefined {
+  const stored = result as unknown as TrainResult | undefined;
+  return stored?.steps === totalSteps ? stored : undefined;
+}
+
+/** Trains in a directory that this process owns, from its newest checkpoint or from the start. */
+async function trainIn(run: RunDirectory, session: Session, options: TrainOptions, { host }: Environment): Promise<TrainResult> {
+  const { recipe, plan, resolved, batches, backend } = session;
+  const { onEvent = () => undefined } = options;
+  const { keepLast } = resolved.config.train;
+  const store = CheckpointStore.open(run.checkpoints, { pid: host.process.pid, retention: { keepLast, keepEvery: plan.keepEvery } });
+  let log: MetricsLog | undefined;
+  try {
+    const saved = store.steps().length > 0 ? restorePosition(session, store.load('latest')) : undefined;
+    const start = saved?.position ?? { state: freshState(session), step: 0, evaluated: true };
+    if (start.step > plan.totalSteps) throw tooShort(start.step, plan.totalSteps);
+    log = MetricsLog.open(run.metrics, start);
+    if (run.manifest.result !== undefined) run.update(withoutResult(run.manifest));
+    const sinks = resolved.config.sinks.map((sink) =>
+      resolved.registry.create('sink', sink, { runDirectory: run.path, step: start.step }),
+    );
+    const recorder = new Recorder({ session, store, log, sinks, host, onEvent, record: saved?.record });
+    const loop = new TrainLoop(recipe, plan, batches, recorder);
+    onEvent({
+      kind: 'started',
+      directory: run.path,
+      step: start.step,
+      totalSteps: plan.totalSteps,
+      tokensPerStep: plan.tokensPerStep,
+      parameters: Object.values(start.state.params).reduce((sum, { size }) => sum + size, 0),
+      windowsPerEpoch: batches.windowsPerEpoch,
+      backend: backend.name,
+    });
+    const end = await recipe.hooks.bracket('run', [], async () => {
+      const info = { step: start.step, tokensSeen: start.step * plan.tokensPerStep };
+      if (saved !== undefined) await recipe.hooks.series('checkpointLoaded', info);
+      const state = await loop.run(start);
+      await recorder.finish();
+      return state;
+    });
+    disposeState(end);
+    const milliseconds = loop.pace.median();
+    const result: TrainResult = {
+      runDir: run.path,
+      steps: plan.totalSteps,
+      tokens: plan.totalSteps * plan.tokensPerStep,
+      trainLoss: recorder.trainLoss,
+      valLoss: recorder.valLossAt(plan.totalSteps),
+      tokensPerSecond: milliseconds === undefined ? null : (plan.tokensPerStep / milliseconds) * 1000,
+      peakMemoryMiB: host.memory().peakMiB,
+      backend: backend.name,
+    };
+    run.update({ ...run.manifest, config: { ...resolved.config }, result: { ...result } });
+    return result;
+  } catch (error) {
+    throw await recipe.hooks.failed(error);
+  } finally {
+    log?.close();
+    await store.close();
+  }
+}
+
+const disposeState = ({ params, optimizer }: TrainState): void =>
+  tf.dispose([...Object.values(params), ...stateTensors(optimizer)]);
+
+function withoutResult({ result: _, ...rest }: Manifest): Manifest {
+  return rest;
+}
+
+const tooShort = (done: number, totalSteps: number): LlmxError =>
+  new LlmxError('LLMX_RESUME_MISMATCH', `The run has done ${done} steps already, more than train.steps ${totalSteps}.`, {
+    hint: `Set train.steps to ${done} or more.`,
+  });
