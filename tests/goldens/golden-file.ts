@@ -48,13 +48,13 @@ export class GoldenFile {
   values(name: string): { shape: readonly number[]; data: ArrayLike<number> } {
     const tensor = this.#tensors.get(name);
     if (tensor === undefined) throw new Error(`The reference vectors have no tensor "${name}".`);
-    return { shape: tensor.shape, data: tensor.data as ArrayLike<number> };
+    return { shape: tensor.shape, data: tensor.data };
   }
 
   tensor(name: string): tf.Tensor {
     const { shape, data } = this.values(name);
     const dtype = data instanceof Int32Array ? 'int32' : 'float32';
-    return tf.tensor(data as Float32Array, [...shape], dtype);
+    return tf.tensor(data, [...shape], dtype);
   }
 
   /** Fails unless `actual` is as close to the tensor as its tolerance asks. */

@@ -20,7 +20,7 @@ export const cpuBackend = defineBackend({
       await import('@tensorflow/tfjs-backend-cpu');
       registerTypedArrayKernels('cpu');
       // The backend greets Node users with an advertisement on its first tensor.
-      Object.assign(await tf.findBackend('cpu'), { firstUse: false });
+      Object.assign(tf.findBackend('cpu'), { firstUse: false });
       return 'plain JavaScript, one thread';
     },
   }),

@@ -2,7 +2,7 @@ import { z } from 'zod';
 
 import { LlmxError } from '../errors/index.ts';
 import { defineBlock } from '../plugin/define.ts';
-import type { Block, Params, Rng, StateTree } from '../plugin/types.ts';
+import type { Block, ForwardContext, Params, Rng, StateTree, StepContext } from '../plugin/types.ts';
 import { causalAttention, dims, rotary, tf } from '../tensor/index.ts';
 import { ACTIVATIONS, feedForward, initFeedForward } from './feed-forward.ts';
 import { applyLinear, initLinear } from './linear.ts';
@@ -50,75 +50,99 @@ function checkHeads(dModel: number, { heads, kvHeads = heads, positions }: Confi
  * x + attention(norm(x)), then x + feedForward(norm(x)): the pre-norm block of GPT-2 (learned positions, layernorm,
  * gelu) and of Llama (rotary, rmsnorm, swiglu, kvHeads, no bias).
  */
-function build(options: Config, { dModel, depth }: { dModel: number; depth: number }): Block {
-  checkHeads(dModel, options);
-  const { heads, kvHeads = heads, window, bias, dropout, initStd } = options;
-  const headSize = dModel / heads;
-  // Residual branches start smaller so that their sum over depth keeps its size (Radford et al. 2019, section 2.3).
-  const outputStd = initStd / Math.sqrt(2 * depth);
+class AttentionBlock implements Block {
+  readonly unbounded: boolean;
+  readonly #options: Config;
+  readonly #dModel: number;
+  readonly #heads: number;
+  readonly #kvHeads: number;
+  readonly #headSize: number;
+  /** Residual branches start smaller so that their sum over depth keeps its size (Radford et al. 2019, section 2.3). */
+  readonly #outputStd: number;
 
-  /** float32 [batch, time, dModel] to [batch, count, time, headSize]. */
-  const split = (params: Params, name: string, x: tf.Tensor, count: number): tf.Tensor => {
-    const [batch, time] = dims(x, 3);
-    const projected = applyLinear(params, `attention.${name}`, x);
-    return tf.transpose(tf.reshape(projected, [batch, time, count, headSize]), [0, 2, 1, 3]);
-  };
+  constructor(options: Config, { dModel, depth }: { dModel: number; depth: number }) {
+    checkHeads(dModel, options);
+    const { heads, kvHeads = heads, window, initStd } = options;
+    this.unbounded = window !== undefined;
+    this.#options = options;
+    this.#dModel = dModel;
+    this.#heads = heads;
+    this.#kvHeads = kvHeads;
+    this.#headSize = dModel / heads;
+    this.#outputStd = initStd / Math.sqrt(2 * depth);
+  }
 
-  const attend = (params: Params, x: tf.Tensor, cache: Cache, { offset, segments, positions }: Place) => {
+  init(rng: Rng): Params {
+    const { initStd, bias } = this.#options;
+    const [dModel, outputStd, kvSize] = [this.#dModel, this.#outputStd, this.#kvHeads * this.#headSize];
+    const map = (name: string, outputs: number, std: number) =>
+      initLinear(rng, `attention.${name}`, dModel, outputs, std, bias);
+    return {
+      ...initNorm('attention.norm', dModel, this.#options),
+      ...map('query', dModel, initStd),
+      ...map('key', kvSize, initStd),
+      ...map('value', kvSize, initStd),
+      ...map('output', dModel, outputStd),
+      ...initNorm('feedForward.norm', dModel, this.#options),
+      ...initFeedForward(rng, 'feedForward', dModel, this.#options, { std: initStd, outputStd }),
+    };
+  }
+
+  forward(params: Params, x: tf.Tensor, context: ForwardContext): tf.Tensor {
+    const { segments, positions } = context;
+    const { dropout } = this.#options;
+    const attended = tf.tidy(() => {
+      const { output } = this.#attend(params, x, {}, { offset: 0, segments, positions });
+      return tf.add(x, context.dropout(output, dropout, 'attention'));
+    });
+    return tf.tidy(() =>
+      tf.add(attended, context.dropout(this.#feedForward(params, attended), dropout, 'feedForward')),
+    );
+  }
+
+  initialState(): StateTree {
+    return {};
+  }
+
+  step(params: Params, x: tf.Tensor, state: StateTree, { position }: StepContext): { x: tf.Tensor; state: StateTree } {
+    const { output, cache } = this.#attend(params, x, state as Cache, { offset: position });
+    const attended = tf.add(x, output);
+    return { x: tf.add(attended, this.#feedForward(params, attended)), state: this.#visible(cache) };
+  }
+
+  #feedForward(params: Params, x: tf.Tensor): tf.Tensor {
+    return feedForward(params, 'feedForward', applyNorm(params, 'feedForward.norm', x, this.#options), this.#options);
+  }
+
+  /** The attention branch, and the keys and values of all positions so far. */
+  #attend(params: Params, x: tf.Tensor, cache: Cache, { offset, segments, positions }: Place) {
+    const { positions: kind, ropeBase, window } = this.#options;
+    const normed = applyNorm(params, 'attention.norm', x, this.#options);
     const turn = (tensor: tf.Tensor): tf.Tensor =>
-      options.positions === 'rotary' ? rotary(tensor, { base: options.ropeBase, offset, positions }) : tensor;
-    const query = turn(split(params, 'query', x, heads));
+      kind === 'rotary' ? rotary(tensor, { base: ropeBase, offset, positions }) : tensor;
     const append = (past: tf.Tensor | undefined, now: tf.Tensor) => (past === undefined ? now : tf.concat([past, now], 2));
-    const key = append(cache.key, turn(split(params, 'key', x, kvHeads)));
-    const value = append(cache.value, split(params, 'value', x, kvHeads));
+    const query = turn(this.#split(params, 'query', normed, this.#heads));
+    const key = append(cache.key, turn(this.#split(params, 'key', normed, this.#kvHeads)));
+    const value = append(cache.value, this.#split(params, 'value', normed, this.#kvHeads));
     const merged = tf.transpose(causalAttention(query, key, value, { window, segments }), [0, 2, 1, 3]);
     return { output: applyLinear(params, 'attention.output', tf.reshape(merged, x.shape)), cache: { key, value } };
-  };
+  }
+
+  /** A projection of float32 [batch, time, dModel] to [batch, count, time, headSize]. */
+  #split(params: Params, name: string, x: tf.Tensor, count: number): tf.Tensor {
+    const [batch, time] = dims(x, 3);
+    const projected = applyLinear(params, `attention.${name}`, x);
+    return tf.transpose(tf.reshape(projected, [batch, time, count, this.#headSize]), [0, 2, 1, 3]);
+  }
 
   /** The part of the cache that later positions can still see. */
-  const visible = (cache: { key: tf.Tensor; value: tf.Tensor }): Cache => {
+  #visible(cache: { key: tf.Tensor; value: tf.Tensor }): Cache {
+    const { window } = this.#options;
     const [, , seen] = dims(cache.key, 4);
     if (window === undefined || seen < window) return cache;
     const last = (tensor: tf.Tensor) => tf.slice(tensor, [0, 0, seen - window + 1, 0], [-1, -1, -1, -1]);
     return { key: last(cache.key), value: last(cache.value) };
-  };
-
-  return {
-    unbounded: window !== undefined,
-    init(rng: Rng): Params {
-      const map = (name: string, outputs: number) =>
-        initLinear(rng, `attention.${name}`, dModel, outputs, initStd, bias);
-      return {
-        ...initNorm('attention.norm', dModel, options),
-        ...map('query', dModel),
-        ...map('key', kvHeads * headSize),
-        ...map('value', kvHeads * headSize),
-        ...initLinear(rng, 'attention.output', dModel, dModel, outputStd, bias),
-        ...initNorm('feedForward.norm', dModel, options),
-        ...initFeedForward(rng, 'feedForward', dModel, options, { std: initStd, outputStd }),
-      };
-    },
-    forward(params, x, context) {
-      const { segments, positions } = context;
-      const attended = tf.tidy(() => {
-        const normed = applyNorm(params, 'attention.norm', x, options);
-        const { output } = attend(params, normed, {}, { offset: 0, segments, positions });
-        return tf.add(x, context.dropout(output, dropout, 'attention'));
-      });
-      return tf.tidy(() => {
-        const output = feedForward(params, 'feedForward', applyNorm(params, 'feedForward.norm', attended, options), options);
-        return tf.add(attended, context.dropout(output, dropout, 'feedForward'));
-      });
-    },
-    initialState: () => ({}),
-    step(params, x, state, { position }) {
-      const normed = applyNorm(params, 'attention.norm', x, options);
-      const { output, cache } = attend(params, normed, state as Cache, { offset: position });
-      const attended = tf.add(x, output);
-      const fed = feedForward(params, 'feedForward', applyNorm(params, 'feedForward.norm', attended, options), options);
-      return { x: tf.add(attended, fed), state: visible(cache) as StateTree };
-    },
-  };
+  }
 }
 
 export const attentionBlock = defineBlock({
@@ -126,5 +150,5 @@ export const attentionBlock = defineBlock({
   summary: 'Pre-norm causal attention and feed-forward layer: GPT-2 and Llama shapes, grouped queries, sliding window.',
   paper: 'https://arxiv.org/abs/1706.03762',
   config,
-  build,
+  build: (options, context) => new AttentionBlock(options, context),
 });

@@ -34,13 +34,13 @@ export function elementwiseOptimizer(rule: ElementwiseRule): Optimizer<SlotState
     update({ grads, params, state, lr, step }) {
       const numbers = Object.values(rule.scalars(step));
       const nextParams: Record<string, tf.Tensor> = {};
-      const nextState = Object.fromEntries(rule.slots.map((slot) => [slot, {} as Record<string, tf.Tensor>]));
+      const nextState: Record<string, Record<string, tf.Tensor>> = {};
       for (const [path, value] of Object.entries(params)) {
         const slots = rule.slots.map((slot) => at(state[slot]!, path));
         const scalars = [lr, rule.decay(path, value.shape), ...numbers];
         const [updated, ...nextSlots] = runProgram(program, [value, at(grads, path), ...slots], scalars);
         nextParams[path] = updated!;
-        rule.slots.forEach((slot, index) => (nextState[slot]![path] = nextSlots[index]!));
+        for (const [index, slot] of rule.slots.entries()) (nextState[slot] ??= {})[path] = nextSlots[index]!;
       }
       return { params: nextParams, state: nextState };
     },

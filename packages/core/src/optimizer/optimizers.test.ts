@@ -19,7 +19,7 @@ describe.each(TEST_BACKENDS)('optimizers on %s', (backend) => {
     let state = optimizer.init(params);
     return grads.map((gradient, index) => {
       const result = optimizer.update({ grads: { w: tf.tensor2d([[gradient]]) }, params, state, lr, step: index + 1 });
-      ({ params, state } = result as { params: Record<string, tf.Tensor>; state: typeof state });
+      ({ params, state } = result);
       return params['w']!.dataSync()[0]!;
     });
   };

@@ -394,7 +394,7 @@ export interface StepInfo {
 export interface Hooks {
   /** Waterfall. Edits the merged configuration before it is validated. */
   resolveConfig(config: Readonly<Record<string, unknown>>): Awaitable<Record<string, unknown> | void>;
-  /** Bracket. Before the first step of this process; the returned undo runs last. */
+  /** Bracket. Before plugins get their states back and the first step of this process; the returned undo runs last. */
   run(): Awaitable<Undo | void>;
   /** Series. After a checkpoint was loaded and every plugin has its state back. */
   checkpointLoaded(info: StepInfo): Awaitable<void>;
@@ -443,6 +443,7 @@ export interface PluginInstance {
   readonly hooks?: HookTable;
   /** Stored under the plugin's name in every checkpoint; a checkpoint with it cannot be loaded without the plugin. */
   saveState?(): StateTree;
+  /** After `run`, before `checkpointLoaded`, when a run goes on. *Consumes* the state. */
   loadState?(state: StateTree): void;
 }
 
@@ -459,6 +460,9 @@ export interface Plugin<C extends z.ZodType = z.ZodType> {
   readonly components?: readonly AnyComponent[];
   /** Schema of the plugin's own options: a strict object without transforms. */
   readonly config?: C;
-  /** Called once per run, so per-run state lives in the closure and never in a module. */
+  /**
+   * Called once per run, so per-run state lives in the closure and never in a module. No backend is loaded yet: tensors
+   * are made in hooks, from `run` on.
+   */
   setup?(config: z.output<C>, run: PluginRun): PluginInstance;
 }

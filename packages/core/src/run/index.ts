@@ -7,4 +7,5 @@ export { type InspectedSequence, type InspectedStep, type InspectOptions, inspec
 export { type Manifest, readManifest } from './manifest.ts';
 export { type MetricsRecord, readMetrics } from './metrics-log.ts';
 export { openSavedModel, type SavedModel, type SavedModelOptions } from './saved-model.ts';
-export { train, type TrainEvent, type TrainOptions, type TrainResult } from './train.ts';
+export { train, type TrainOptions, type TrainResult } from './train.ts';
+export type { TrainEvent } from './train-event.ts';

@@ -16,6 +16,7 @@ afterEach(() => fs.rmSync(folder, { recursive: true }));
 /** A process of which only those named in `alive` (as `pid started`) run. */
 const host = (pid: number, alive: readonly string[] = [`${pid} s`], hostname = 'here'): Host['process'] => ({
   pid,
+  version: 'v20.19.0',
   started: 's',
   hostname,
   isAlive: (other, started) => alive.includes(`${other} ${started}`),

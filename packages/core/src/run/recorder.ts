@@ -7,7 +7,7 @@ import type { TrainState } from '../train/step.ts';
 import type { MetricsLog } from './metrics-log.ts';
 import { checkpointContent, type CheckpointRecord, evaluationWeights } from './saved-state.ts';
 import type { Session } from './session.ts';
-import type { TrainEvent } from './train.ts';
+import type { TrainEvent } from './train-event.ts';
 
 export interface RecorderParts {
   readonly session: Session;
@@ -87,9 +87,10 @@ export class Recorder implements LoopEvents {
   async save(info: StepInfo, position: LoopPosition): Promise<void> {
     const { session, store } = this.#parts;
     const valLoss = this.valLossAt(info.step);
-    const best = valLoss !== null && !(this.#bestLoss !== null && this.#bestLoss <= valLoss);
+    const best = Number.isFinite(valLoss) && !(this.#bestLoss !== null && this.#bestLoss <= valLoss!);
     if (best) this.#bestLoss = valLoss;
-    const record = { evaluated: position.evaluated, trainLoss: this.#trainLoss, valLoss, bestLoss: this.#bestLoss };
+    const { step, evaluated } = position;
+    const record = { step, evaluated, trainLoss: this.#trainLoss, valLoss, bestLoss: this.#bestLoss };
     const keepsBest = session.resolved.config.train.keepBest && best;
     const { written } = await store.save(() => checkpointContent(session, info, position, { record, best: keepsBest }));
     void written.then(
@@ -101,8 +102,8 @@ export class Recorder implements LoopEvents {
 
   /** Evaluation loss after a step, if that was evaluated; the one in the checkpoint that the run goes on from counts. */
   valLossAt(step: number): number | null {
-    if (this.#evaluation?.step === step) return this.#evaluation.loss;
-    return this.#parts.record?.valLoss ?? null;
+    if (this.#evaluation !== undefined) return this.#evaluation.step === step ? this.#evaluation.loss : null;
+    return this.#parts.record?.step === step ? this.#parts.record.valLoss : null;
   }
 
   async drain(): Promise<void> {
@@ -114,11 +115,15 @@ export class Recorder implements LoopEvents {
     }
   }
 
-  /** Waits for the last checkpoint, closes the sinks. */
-  async finish(): Promise<void> {
+  async settle(): Promise<void> {
     await this.#parts.store.flush();
     await new Promise((resolve) => setImmediate(resolve));
     await this.drain();
+  }
+
+  /** Waits for the last checkpoint, closes the sinks. */
+  async finish(): Promise<void> {
+    await this.settle();
     for (const sink of this.#parts.sinks) await sink.close?.();
   }
 }

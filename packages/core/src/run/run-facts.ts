@@ -1,7 +1,6 @@
 import { basename } from 'node:path';
 
 import { checkResumable } from '../config/resumable.ts';
-import type { RunConfig } from '../config/schema.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { Host } from '../plugin/host.ts';
 import type { Resolved } from '../plugin/resolve.ts';
@@ -12,7 +11,7 @@ import { createManifest, type Manifest } from './manifest.ts';
 import type { Session } from './session.ts';
 
 /** run.json of a run that starts now. */
-export function describeRun(directory: string, { resolved, dataset, backend }: Session, { version }: Host['process']): Manifest {
+export function describeRun(directory: string, { resolved, dataset, backend }: Session, process: Host['process']): Manifest {
   const { config, plugins, hooks } = resolved;
   const names = Object.keys(HOOK_KINDS) as HookName[];
   const order = names.map((name) => [name, hooks.order(name)] as const).filter(([, callers]) => callers.length > 0);
@@ -23,7 +22,7 @@ export function describeRun(directory: string, { resolved, dataset, backend }: S
     hookOrder: Object.fromEntries(order),
     datasets: [{ path: dataset.path, fingerprint: dataset.info.fingerprint }],
     code: { '@llmx/core': VERSION },
-    node: version,
+    node: process.version,
     backend: { name: backend.name, description: backend.detail },
   });
 }
@@ -37,7 +36,7 @@ const mismatch = (message: string, hint: string): LlmxError => new LlmxError('LL
  * @throws LlmxError `LLMX_RESUME_MISMATCH`
  */
 export function checkSettings(manifest: Manifest, { config, plugins }: Resolved): void {
-  checkResumable(manifest.config as unknown as RunConfig, config);
+  checkResumable(manifest.config, config);
   const now = new Map(plugins.map(({ name, version }) => [name, version]));
   for (const { name, version } of manifest.plugins) {
     const current = now.get(name);

@@ -78,6 +78,6 @@ export async function openSavedModel(options: SavedModelOptions, environment: En
     tokenizer,
     checkpoint: directory,
     step: checkpoint.state.step,
-    close: () => tf.dispose(params as tf.NamedTensorMap),
+    close: () => tf.dispose(params),
   };
 }

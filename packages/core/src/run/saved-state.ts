@@ -14,6 +14,8 @@ import { checkParams, initialParams, type ModelParts } from './model.ts';
 import type { Session } from './session.ts';
 
 const recordSchema = z.strictObject({
+  /** Optimizer steps done. */
+  step: z.int(),
   /** Whether the evaluation that is due after this step, if any, is done. */
   evaluated: z.boolean(),
   /** Loss of the step, as the objective defines it. */
@@ -84,8 +86,8 @@ const pluginStates = (plugins: readonly ActivePlugin[]): Record<string, StateTre
 export function freshState({ recipe }: Session): TrainState {
   return tf.tidy(() => {
     const params = initialParams(recipe, recipe.seed);
-    return { params, optimizer: recipe.optimizer.init(params) } as unknown as tf.TensorContainerObject;
-  }) as unknown as TrainState;
+    return { params, optimizer: recipe.optimizer.init(params) };
+  });
 }
 
 /**
@@ -99,7 +101,7 @@ export function restorePosition(session: Session, checkpoint: Checkpoint): { pos
   const { state = {}, iterate } = uploadTree(checkpoint.optimizer) as { state?: StateTree; iterate?: Params };
   if (iterate !== undefined) {
     checkParams(iterate, recipe, checkpoint.directory);
-    tf.dispose(weights as tf.NamedTensorMap);
+    tf.dispose(weights);
   }
   restorePlugins(resolved.plugins, checkpoint);
   const record = readRecord(checkpoint);

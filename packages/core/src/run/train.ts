@@ -2,10 +2,9 @@ import fs from 'node:fs';
 
 import { CheckpointStore } from '../checkpoint/store.ts';
 import { LlmxError } from '../errors/index.ts';
+import type { Host } from '../plugin/host.ts';
 import { resolveConfig, type Resolved } from '../plugin/resolve.ts';
-import type { Metrics } from '../plugin/types.ts';
 import { stateTensors, tf } from '../tensor/index.ts';
-import type { EvaluationProgress, EvaluationResult } from '../train/evaluate.ts';
 import { TrainLoop } from '../train/loop.ts';
 import type { TrainState } from '../train/step.ts';
 import { createRun, openRun, runPath, type RunDirectory } from './directory.ts';
@@ -13,30 +12,10 @@ import { type Environment, resolveOptions } from './environment.ts';
 import { isRun, type Manifest } from './manifest.ts';
 import { MetricsLog } from './metrics-log.ts';
 import { Recorder } from './recorder.ts';
+import type { TrainEvent } from './train-event.ts';
 import { checkDataset, checkSettings, describeRun } from './run-facts.ts';
 import { freshState, restorePosition } from './saved-state.ts';
 import { openSession, type Session } from './session.ts';
-
-/** What happens in a run, for whoever shows it. */
-export type TrainEvent =
-  | {
-      readonly kind: 'started';
-      readonly directory: string;
-      /** Steps done already. */
-      readonly step: number;
-      readonly totalSteps: number;
-      readonly tokensPerStep: number;
-      /** Number of trained values. */
-      readonly parameters: number;
-      /** Windows in one pass over the training split. */
-      readonly windowsPerEpoch: number;
-      readonly backend: string;
-    }
-  | { readonly kind: 'step'; readonly step: number }
-  | { readonly kind: 'logged'; readonly step: number; readonly metrics: Metrics }
-  | { readonly kind: 'evaluating'; readonly step: number; readonly progress: EvaluationProgress }
-  | { readonly kind: 'evaluated'; readonly step: number; readonly result: EvaluationResult }
-  | { readonly kind: 'saved'; readonly step: number; readonly directory: string };
 
 /** The result of a finished run; `llmx train --json` prints it. */
 export interface TrainResult {
@@ -139,58 +118,69 @@ function finishedResult({ result }: Manifest, totalSteps: number): TrainResult |
 
 /** Trains in a directory that this process owns, from its newest checkpoint or from the start. */
 async function trainIn(run: RunDirectory, session: Session, options: TrainOptions, { host }: Environment): Promise<TrainResult> {
-  const { recipe, plan, resolved, batches, backend } = session;
-  const { onEvent = () => undefined } = options;
+  const { recipe, plan, resolved } = session;
   const { keepLast } = resolved.config.train;
-  const store = CheckpointStore.open(run.checkpoints, { pid: host.process.pid, retention: { keepLast, keepEvery: plan.keepEvery } });
-  let log: MetricsLog | undefined;
+  const retention = { keepLast, keepEvery: plan.keepEvery };
+  const store = CheckpointStore.open(run.checkpoints, { pid: host.process.pid, retention });
   try {
-    const saved = store.steps().length > 0 ? restorePosition(session, store.load('latest')) : undefined;
-    const start = saved?.position ?? { state: freshState(session), step: 0, evaluated: true };
-    if (start.step > plan.totalSteps) throw tooShort(start.step, plan.totalSteps);
-    log = MetricsLog.open(run.metrics, start);
-    if (run.manifest.result !== undefined) run.update(withoutResult(run.manifest));
-    const sinks = resolved.config.sinks.map((sink) =>
-      resolved.registry.create('sink', sink, { runDirectory: run.path, step: start.step }),
-    );
-    const recorder = new Recorder({ session, store, log, sinks, host, onEvent, record: saved?.record });
-    const loop = new TrainLoop(recipe, plan, batches, recorder);
-    onEvent({
-      kind: 'started',
-      directory: run.path,
-      step: start.step,
-      totalSteps: plan.totalSteps,
-      tokensPerStep: plan.tokensPerStep,
-      parameters: Object.values(start.state.params).reduce((sum, { size }) => sum + size, 0),
-      windowsPerEpoch: batches.windowsPerEpoch,
-      backend: backend.name,
-    });
-    const end = await recipe.hooks.bracket('run', [], async () => {
-      const info = { step: start.step, tokensSeen: start.step * plan.tokensPerStep };
-      if (saved !== undefined) await recipe.hooks.series('checkpointLoaded', info);
-      const state = await loop.run(start);
-      await recorder.finish();
-      return state;
-    });
-    disposeState(end);
-    const milliseconds = loop.pace.median();
-    const result: TrainResult = {
-      runDir: run.path,
-      steps: plan.totalSteps,
-      tokens: plan.totalSteps * plan.tokensPerStep,
-      trainLoss: recorder.trainLoss,
-      valLoss: recorder.valLossAt(plan.totalSteps),
-      tokensPerSecond: milliseconds === undefined ? null : (plan.tokensPerStep / milliseconds) * 1000,
-      peakMemoryMiB: host.memory().peakMiB,
-      backend: backend.name,
-    };
+    const result = await recipe.hooks.bracket('run', [], () => trainSteps(run, session, store, options, host));
     run.update({ ...run.manifest, config: { ...resolved.config }, result: { ...result } });
     return result;
   } catch (error) {
     throw await recipe.hooks.failed(error);
   } finally {
-    log?.close();
     await store.close();
+  }
+}
+
+async function trainSteps(
+  run: RunDirectory,
+  session: Session,
+  store: CheckpointStore,
+  { onEvent = () => undefined }: TrainOptions,
+  host: Host,
+): Promise<TrainResult> {
+  const { recipe, plan, resolved, batches, backend } = session;
+  const saved = store.steps().length > 0 ? restorePosition(session, store.load('latest')) : undefined;
+  const start = saved?.position ?? { state: freshState(session), step: 0, evaluated: true };
+  if (start.step > plan.totalSteps) throw tooShort(start.step, plan.totalSteps);
+  if (run.manifest.result !== undefined) run.update(withoutResult(run.manifest));
+  const log = MetricsLog.open(run.metrics, start);
+  try {
+    const context = { runDirectory: run.path, step: start.step };
+    const sinks = resolved.config.sinks.map((sink) => resolved.registry.create('sink', sink, context));
+    const recorder = new Recorder({ session, store, log, sinks, host, onEvent, record: saved?.record });
+    const loop = new TrainLoop(recipe, plan, batches, recorder);
+    const parameters = Object.values(start.state.params).reduce((sum, { size }) => sum + size, 0);
+    const { totalSteps, tokensPerStep } = plan;
+    const { windowsPerEpoch } = batches;
+    onEvent({
+      kind: 'started',
+      directory: run.path,
+      step: start.step,
+      totalSteps,
+      tokensPerStep,
+      parameters,
+      windowsPerEpoch,
+      backend: backend.name,
+    });
+    if (saved !== undefined)
+      await recipe.hooks.series('checkpointLoaded', { step: start.step, tokensSeen: start.step * tokensPerStep });
+    disposeState(await loop.run(start));
+    await recorder.finish();
+    const milliseconds = loop.pace.median();
+    return {
+      runDir: run.path,
+      steps: totalSteps,
+      tokens: totalSteps * tokensPerStep,
+      trainLoss: recorder.trainLoss,
+      valLoss: recorder.valLossAt(totalSteps),
+      tokensPerSecond: milliseconds === undefined ? null : (tokensPerStep / milliseconds) * 1000,
+      peakMemoryMiB: host.memory().peakMiB,
+      backend: backend.name,
+    };
+  } finally {
+    log.close();
   }
 }
 

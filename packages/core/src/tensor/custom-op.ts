@@ -32,6 +32,6 @@ export function runKernel(
   if (tf.getKernel(name, tf.getBackend()) === undefined) return undefined;
   const outputs: tf.Tensor | tf.Tensor[] = tf
     .engine()
-    .runKernel(name, { ...inputs } as tf.NamedTensorMap, attributes as unknown as tf.NamedAttrMap);
+    .runKernel(name, { ...inputs }, attributes as unknown as tf.NamedAttrMap);
   return Array.isArray(outputs) ? outputs : [outputs];
 }

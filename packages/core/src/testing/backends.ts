@@ -20,7 +20,7 @@ async function load(name: TestBackend): Promise<void> {
     tf.registerBackend('composite', () => Object.assign(new MathBackendCPU(), { firstUse: false }));
     registerTypedArrayKernels('cpu');
   }
-  Object.assign(await tf.findBackend(name), { firstUse: false });
+  Object.assign(tf.findBackend(name), { firstUse: false });
 }
 
 /** Makes a backend the active one. */

@@ -115,9 +115,9 @@ export function describeOptimizer(subject: Subject & { /** Learning rate that fi
         expectNoLeak(() => {
           const { params, state } = tf.tidy(() => {
             const next = optimizer.update({ grads, params: from.params, state: from.state, lr, step: 1 });
-            return { params: next.params, state: next.state as tf.TensorContainer };
+            return { params: next.params, state: next.state };
           });
-          return [...Object.values(params), ...stateTensors(state as StateTree)];
+          return [...Object.values(params), ...stateTensors(state)];
         });
       });
     });

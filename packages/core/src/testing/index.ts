@@ -6,3 +6,4 @@ export { describeObjective } from './describe-objective.ts';
 export { describeOptimizer } from './describe-optimizer.ts';
 export { expectGradients, type GradientCheck } from './gradients.ts';
 export type { Subject } from './subject.ts';
+export { dispatchedKernels, expectKernelCoverage } from './kernel-coverage.ts';

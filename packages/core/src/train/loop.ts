@@ -39,6 +39,8 @@ export interface LoopEvents {
   save(info: StepInfo, position: LoopPosition): Promise<void>;
   /** Between steps: whatever finished in the background. */
   drain(): Promise<void>;
+  /** Waits until what was saved is complete. */
+  settle(): Promise<void>;
   readonly signal: AbortSignal;
   /** Milliseconds of a clock that never goes back. */
   now(): number;
@@ -51,7 +53,7 @@ const isDue = (step: number, every: number, totalSteps: number): boolean =>
 /** Reads scalar tensors back together and disposes them. */
 async function read(scalars: StepScalars): Promise<Metrics> {
   const values = await Promise.all(Object.values(scalars).map((scalar) => scalar.data()));
-  tf.dispose(scalars as tf.TensorContainer);
+  tf.dispose(scalars);
   return Object.fromEntries(Object.keys(scalars).map((name, index) => [name, values[index]![0]!]));
 }
 
@@ -113,7 +115,7 @@ export class TrainLoop {
     const next = trainStep(this.#recipe, state, { info, lr, micros });
     const logs = this.#logs(step);
     // The clock starts after the second step: the first ones compile and allocate.
-    if (!logs && !hooks.needsMetrics(step) && sinceStart !== 2) tf.dispose(next.scalars as tf.TensorContainer);
+    if (!logs && !hooks.needsMetrics(step) && sinceStart !== 2) tf.dispose(next.scalars);
     else await this.#report(info, { ...(await read(next.scalars)), lr }, { logs, isTimed: sinceStart >= 2 });
     this.#events.stepped(step);
     return next.state;
@@ -147,7 +149,10 @@ export class TrainLoop {
     let evaluated = !wants.evaluation;
     if (wants.evaluation && !signal.aborted) evaluated = await this.#evaluate(info, state);
     if (wants.checkpoint || step === totalSteps || signal.aborted) await this.#events.save(info, { state, step, evaluated });
-    if (signal.aborted) throw interrupted(step, signal);
+    if (signal.aborted) {
+      await this.#events.settle();
+      throw interrupted(step, signal);
+    }
     if (wants.evaluation || wants.checkpoint) this.pace.restart(step);
     return { state, step, evaluated };
   }

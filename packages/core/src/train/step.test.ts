@@ -100,13 +100,13 @@ describe.each(TEST_BACKENDS)('a training step on %s', (backend) => {
     const given = recipe();
     const batch = [host(0, 8, false)];
     const first = step(given, batch);
-    tf.dispose(first.scalars as tf.TensorContainer);
+    tf.dispose(first.scalars);
     const tensors = tf.memory().numTensors;
     const loss = first.state;
     const second = trainStep(given, loss, { info: { step: 2, tokensSeen: 160 }, lr: 0.1, micros: batch });
     const third = trainStep(given, second.state, { info: { step: 3, tokensSeen: 240 }, lr: 0.1, micros: batch });
     expect(third.scalars['loss']!.dataSync()[0]).toBeLessThan(second.scalars['loss']!.dataSync()[0]!);
-    tf.dispose([second.scalars, third.scalars] as unknown as tf.TensorContainer);
+    tf.dispose([second.scalars, third.scalars]);
     expect(tf.memory().numTensors).toBe(tensors);
   });
 

@@ -65,7 +65,7 @@ function loopOf(program: Program): Loop {
   const known = loops.get(program);
   if (known !== undefined) return known;
   // The text is made of the fixed operation table and numbers only, so nothing foreign can get into it.
-  // oxlint-disable-next-line no-implied-eval, no-new-func
+  // oxlint-disable-next-line no-implied-eval
   const make = new Function('erf', `return (inputs, scalars, outputs, length) => {\n${source(program)}\n};`);
   const loop = (make as (erfFunction: typeof erf) => Loop)(erf);
   loops.set(program, loop);

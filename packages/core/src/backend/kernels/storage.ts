@@ -70,7 +70,7 @@ export function registerKernel(name: `Llmx${string}`, backendName: TypedArrayBac
     kernelFunc({ inputs, attrs, backend }) {
       const storage =
         backendName === 'wasm' ? wasmStorage(backend as unknown as WasmBackend) : cpuStorage(backend as unknown as CpuBackend);
-      return kernel(storage, inputs as unknown as Record<string, TensorInfo>, (attrs ?? {}) as Record<string, unknown>);
+      return kernel(storage, inputs as unknown as Record<string, TensorInfo>, (attrs ?? {}));
     },
   });
 }

@@ -84,7 +84,7 @@ function runPlain(name: string, inputs: Record<string, TensorInfo>, attributes: 
   const kernel = tf.getKernel(name, 'wasm');
   assert(kernel !== undefined, `The wasm backend has no kernel ${name}.`);
   const attrs = { transposeA: false, transposeB: false, ...attributes };
-  const result = kernel.kernelFunc({ inputs: inputs as unknown as tf.NamedTensorInfoMap, attrs, backend: tf.backend() });
+  const result = kernel.kernelFunc({ inputs, attrs, backend: tf.backend() });
   const info = result as TensorInfo;
   return { ...info, shape: info.shape.slice(-2) };
 }

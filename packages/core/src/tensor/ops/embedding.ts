@@ -16,7 +16,7 @@ export function embedding(weight: tf.Tensor, ids: tf.Tensor): tf.Tensor {
     [weight],
     (save) => {
       save([flat]);
-      return runKernel('LlmxEmbedding', { weight, ids: flat })?.[0] ?? tf.gather(weight, flat as tf.Tensor1D);
+      return runKernel('LlmxEmbedding', { weight, ids: flat })?.[0] ?? tf.gather(weight, flat);
     },
     (dy, [savedIds]) => [
       runKernel('LlmxEmbeddingGrad', { dy, ids: savedIds! }, { rows })?.[0] ??

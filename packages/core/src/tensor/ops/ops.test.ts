@@ -24,7 +24,10 @@ const rng = keyedRng(3, 'test');
 const random = (name: string, shape: number[], scale = 1) => rng.normal(name, shape, scale);
 
 /** Nested arrays of a tensor's values, float64 arithmetic from here on. */
-const nested = <T>(tensor: tf.Tensor) => tensor.arraySync() as T;
+const matrix = (tensor: tf.Tensor) => tensor.arraySync() as Matrix;
+const vector = (tensor: tf.Tensor) => tensor.arraySync() as number[];
+const cube = (tensor: tf.Tensor) => tensor.arraySync() as Matrix[];
+const hypercube = (tensor: tf.Tensor) => tensor.arraySync() as Matrix[][];
 type Matrix = number[][];
 const dot = (a: number[], b: number[]) => a.reduce((sum, value, index) => sum + value * b[index]!, 0);
 const columns = (m: Matrix) => m[0]!.map((_, index) => m.map((row) => row[index]!));
@@ -54,7 +57,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     ])('[%i, %i] x [%i]', (rows, inner, cols) => {
       const a = random('a', options.transposeA ? [inner, rows] : [rows, inner]);
       const b = random('b', options.transposeB ? [cols, inner] : [inner, cols]);
-      const [left, right] = [nested<Matrix>(a), nested<Matrix>(b)];
+      const [left, right] = [matrix(a), matrix(b)];
       const expected = product(options.transposeA ? columns(left) : left, options.transposeB ? columns(right) : right);
       expectClose(matmul(a, b, options), expected.flat(), 1e-5 * Math.sqrt(inner), 'product');
     });
@@ -94,7 +97,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
   test('embedding: rows, and sums of gradients where an id repeats', () => {
     const weight = random('weight', [5, 3]);
     const ids = tf.tensor2d([[4, 0, 4], [1, 4, 2]], [2, 3], 'int32');
-    const table = nested<Matrix>(weight);
+    const table = matrix(weight);
     expectClose(embedding(weight, ids), [4, 0, 4, 1, 4, 2].flatMap((id) => table[id]!), 0, 'rows');
     const { grads } = differentiate(() => ({ result: tf.sum(embedding(weight, ids)) }), [weight]);
     expectClose(grads[0]!, [1, 1, 1, 3].flatMap((count, row) => (row === 3 ? [0, 3] : [count]).flatMap((c) => [c, c, c])), 0, 'gradient');
@@ -102,8 +105,8 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
 
   test('layerNorm and rmsNorm: values against the formula, gradients against differences', () => {
     const [x, weight, bias] = [random('x', [2, 3, 7], 2), random('weight', [7]), random('bias', [7])];
-    const rows = nested<number[][][]>(x).flat();
-    const [w, b] = [nested<number[]>(weight), nested<number[]>(bias)];
+    const rows = cube(x).flat();
+    const [w, b] = [vector(weight), vector(bias)];
     const formula = (row: number[], centre: boolean, shift: number[]) => {
       const mean = centre ? dot(row, row.map(() => 1)) / row.length : 0;
       const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / row.length;
@@ -120,8 +123,8 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
 
   test('rotary: angles of the paper, relative positions only, gradients', () => {
     const x = random('x', [2, 3, 4, 6]);
-    const y = nested<number[][][][]>(rotary(x, { base: 100, offset: 2 }));
-    const input = nested<number[][][][]>(x);
+    const y = hypercube(rotary(x, { base: 100, offset: 2 }));
+    const input = hypercube(x);
     const angle = (2 + 3) * 100 ** (-2 / 6); // fourth position, second pair
     const [first, second] = [input[1]![2]![3]![1]!, input[1]![2]![3]![4]!];
     expectClose([y[1]![2]![3]![1]!], [first * Math.cos(angle) - second * Math.sin(angle)], 1e-5, 'first of a pair');
@@ -150,7 +153,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     const segments = tf.tensor2d(segmentIds, [batch, time], 'int32');
 
     const reference = (see: (b: number, from: number, to: number) => boolean) => {
-      const [q, k, v] = [query, key, value].map((tensor) => nested<number[][][][]>(tensor)) as [
+      const [q, k, v] = [query, key, value].map((tensor) => hypercube(tensor)) as [
         number[][][][],
         number[][][][],
         number[][][][],
@@ -219,8 +222,8 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       { transposed: true, tile: 4 },
     ])('%o', (options) => {
       test('is the negative log-probability in nats, 0 where ignored', () => {
-        const matrix = nested<Matrix>(weight(options.transposed));
-        const logits = product(nested<Matrix>(hidden), options.transposed ? columns(matrix) : matrix);
+        const table = matrix(weight(options.transposed));
+        const logits = product(matrix(hidden), options.transposed ? columns(table) : table);
         const expected = logits.map((row, index) =>
           labelIds[index]! < 0 ? 0 : -Math.log(softmax(row)[labelIds[index]!]!),
         );

@@ -1,0 +1,48 @@
+import { z } from 'zod';
+
+import { LlmxError } from '../errors/index.ts';
+
+const FORMS = 'steps as an integer (1000), tokens (100Mtok; k, M, G or T), or a share of the run (5%)';
+const RUN_FORMS = 'steps as an integer (1000) or tokens (100Mtok; k, M, G or T)';
+const PATTERN = /^(\d+(?:\.\d+)?)([kMGT]?tok|%)$/;
+const TOKENS_PATTERN = /^\d+(?:\.\d+)?[kMGT]?tok$/;
+const MULTIPLES: Readonly<Record<string, number>> = { tok: 1, ktok: 1e3, Mtok: 1e6, Gtok: 1e9, Ttok: 1e12 };
+
+/** Steps, tokens or a share of the run; for options of components too. 0 where a thing can be off. */
+export const durationSchema = z.union([z.int().min(0), z.string().regex(PATTERN, { error: `expected ${FORMS}` })], {
+  error: `expected ${FORMS}`,
+});
+
+/** The length of the run itself, which cannot be a share of itself. */
+export const runLengthSchema = z.union(
+  [z.int().min(1), z.string().regex(TOKENS_PATTERN, { error: `expected ${RUN_FORMS}` })],
+  { error: `expected ${RUN_FORMS}` },
+);
+
+export interface DurationScale {
+  /** Tokens that one optimizer step consumes: batch size x accumulation x context length. */
+  readonly tokensPerStep: number;
+  /** Length of the run in steps; absent while that itself is worked out. */
+  readonly totalSteps?: number;
+}
+
+/**
+ * A duration in steps: tokens round up to whole steps, a share to the nearest step but at least one; 0 stays 0.
+ *
+ * @throws LlmxError `LLMX_CONFIG_INVALID`
+ */
+export function stepsOf(duration: number | string, { tokensPerStep, totalSteps }: DurationScale): number {
+  if (typeof duration === 'number') {
+    if (!Number.isSafeInteger(duration) || duration < 0) throw invalid(duration);
+    return duration;
+  }
+  const [, digits, unit] = PATTERN.exec(duration) ?? [];
+  if (digits === undefined || unit === undefined) throw invalid(duration);
+  const amount = Number(digits);
+  if (unit !== '%') return Math.ceil(Math.round(amount * (MULTIPLES[unit] ?? 1)) / tokensPerStep);
+  if (totalSteps === undefined) throw invalid(duration, RUN_FORMS);
+  return amount === 0 ? 0 : Math.max(1, Math.round((amount / 100) * totalSteps));
+}
+
+const invalid = (duration: number | string, forms = FORMS): LlmxError =>
+  new LlmxError('LLMX_CONFIG_INVALID', `The duration ${JSON.stringify(duration)} is not usable: expected ${forms}.`);

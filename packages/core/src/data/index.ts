@@ -1,0 +1,12 @@
+export {
+  assembleBatch,
+  bytesOfTargets,
+  evaluationWindows,
+  type Packing,
+  requireWindows,
+  type TrainingBatches,
+  trainingBatches,
+  windowCount,
+} from './batches.ts';
+export { openDataset, verifyDataset } from './llmx-tokens.ts';
+export { prepareDataset, type PrepareProgress, type PrepareSummary } from './prepare.ts';

@@ -1,0 +1,45 @@
+import { expect, test } from 'vitest';
+
+import { Pace } from './pace.ts';
+
+/** A pace and a clock that the test moves. */
+function paced() {
+  let time = 0;
+  return { pace: new Pace(() => time), pass: (milliseconds: number) => void (time += milliseconds) };
+}
+
+test('shares the time since the last point among the steps since then', () => {
+  const { pace, pass } = paced();
+  pace.caughtUp(2);
+  pass(30);
+  pace.caughtUp(5);
+  expect(pace.latest()).toBe(10);
+  pass(40);
+  pace.caughtUp(6);
+  expect(pace.latest()).toBe(40);
+  expect(pace.median()).toBe(10);
+  pass(40);
+  pace.caughtUp(7);
+  pass(40);
+  pace.caughtUp(8);
+  expect(pace.median()).toBe(25);
+});
+
+test('leaves out what happened between a point and a restart', () => {
+  const { pace, pass } = paced();
+  pace.caughtUp(2);
+  pass(10);
+  pace.caughtUp(3);
+  pass(1e6); // an evaluation
+  pace.restart(3);
+  pass(10);
+  pace.caughtUp(4);
+  expect(pace.median()).toBe(10);
+});
+
+test('knows nothing before two points', () => {
+  const { pace } = paced();
+  expect(pace.median()).toBeUndefined();
+  pace.caughtUp(2);
+  expect(pace.latest()).toBeUndefined();
+});
