@@ -8,6 +8,7 @@ export { configJsonSchema } from './config/json-schema.ts';
 export { durationSchema, stepsOf } from './config/durations.ts';
 export { blockPatternSchema, type RunConfig } from './config/schema.ts';
 export { starterConfig } from './config/starter.ts';
+export { readDatasetJson } from './data/dataset-json.ts';
 export { openDataset, prepareDataset, type PrepareProgress, type PrepareSummary, verifyDataset } from './data/index.ts';
 export * from './errors/index.ts';
 export { generate, generateText, type GenerationOptions } from './generate/index.ts';

@@ -41,11 +41,12 @@ const withPrecision = ({ registry, precision, resolveFrom }: BackendRequest): st
   );
 
 function precisionMissing(request: BackendRequest, name: string): LlmxError {
+  const { precision } = request;
   const able = withPrecision(request);
-  const who = able.length > 0 ? `Backends that have it: ${able.join(', ')}.` : 'No installed backend has it.';
-  return new LlmxError('LLMX_PRECISION_UNSUPPORTED', `The backend "${name}" does not compute in ${request.precision}.`, {
-    hint: `${who} Set precision: fp32, or choose another backend.`,
-  });
+  const message =
+    able.length > 0 ? `The backend "${name}" does not compute in ${precision}.` : `No installed backend computes in ${precision}.`;
+  const instead = able.length > 0 ? `Choose one of the backends that have it: ${able.join(', ')}; or set` : 'Set';
+  return new LlmxError('LLMX_PRECISION_UNSUPPORTED', message, { hint: `${instead} precision: fp32.` });
 }
 
 /** Every backend that `auto` would try, in order, each with its line or the reason why it cannot be used. */

@@ -137,7 +137,7 @@ describe('a run', () => {
     expect(await message(start('whole', { resume: true, sets: ['optimizer.lr=0.5', 'model.dModel=32'] }))).toMatchInlineSnapshot(`"The run was started with other settings: model.dModel was 16 and is now 32; optimizer.lr was 0.01 and is now 0.5."`);
     expect(await message(start('whole', { resume: true, sets: ['train.steps=20'] }))).toMatchInlineSnapshot(`"The run has done 24 steps already, more than train.steps 20."`);
     expect(await message(start('new', { sets: ['model.vocabSize=100'] }))).toMatchInlineSnapshot(`"The tokenizer has 257 ids, which do not fit model.vocabSize 100."`);
-    expect(await message(start('new', { sets: ['precision=bf16'] }))).toMatchInlineSnapshot(`"The backend "wasm" does not compute in bf16."`);
+    expect(await message(start('new', { sets: ['precision=bf16'] }))).toMatchInlineSnapshot(`"No installed backend computes in bf16."`);
     expect(await message(start('new', { sets: ['model.contextLength=100000'] }))).toMatchInlineSnapshot(`"The split "train" holds 40219 tokens; one window of contextLength 100000 needs 100001."`);
     expect(readdirSync(join(folder, 'runs'))).not.toContain('new');
   });

@@ -1,0 +1,112 @@
+import { createHash } from 'node:crypto';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { afterAll, beforeAll, expect, test } from 'vitest';
+
+import { lastJson, llmx, startLlmx } from './support/llmx.ts';
+
+const STEPS = 40;
+const KILLS = 20;
+const KILLS_IN_CHECKPOINTS = 3;
+
+// Dropout and accumulation, since both are easily lost on resume; wide enough that writing a checkpoint takes a while.
+const CONFIG = `
+data: { train: data }
+model:
+  dModel: 192
+  contextLength: 16
+  blocks: [{ block: attention, repeat: 2, heads: 4, dropout: 0.1 }]
+optimizer: { name: adamw, lr: 0.003 }
+schedule: { name: cosine, warmup: 5 }
+train: { steps: 1000, batchSize: 2, gradAccumulation: 2, evalEvery: 10, evalTokens: 64, checkpointEvery: 4, logEvery: 1 }
+backend: wasm
+`;
+const ARGUMENTS = ['--set', `train.steps=${STEPS}`, '--json'];
+
+let folder: string;
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'llmx-resume-'));
+  for (let file = 0; file < 8; file++)
+    writeFileSync(join(folder, `${file}.txt`), Array.from({ length: 40 }, (_, line) => `${line * file} sheep and ${line} goats`).join('\n'));
+  writeFileSync(join(folder, 'c.yaml'), CONFIG);
+  expect(await llmx(['data', 'prepare', '.', '--out', 'data', '--tokenizer', 'bytes', '--json'], folder)).toMatchObject({ status: 0 });
+}, 60_000);
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const checkpoints = (name: string) => join(folder, 'runs', name, 'checkpoints');
+const last = `step-${String(STEPS).padStart(8, '0')}`;
+
+const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
+
+/** Everything that must come out the same: the final checkpoint's tensors and the metrics, times and memory aside. */
+function outcome(name: string): Record<string, string> {
+  const file = (path: string) => readFileSync(join(folder, 'runs', name, path));
+  const tensors = ['model', 'optimizer', 'plugins'].map((group) => `${group}.safetensors`);
+  const lines = file('metrics.jsonl').toString().trimEnd().split('\n');
+  const metrics = lines.map((line) => {
+    const { tokensPerSecond: _speed, memoryMiB: _memory, ...rest } = JSON.parse(line) as Record<string, number>;
+    return JSON.stringify(rest);
+  });
+  return {
+    ...Object.fromEntries(tensors.map((tensor) => [tensor, sha256(file(`checkpoints/${last}/${tensor}`))])),
+    metrics: metrics.join('\n'),
+  };
+}
+
+/** The same numbers on every run of the test: a linear congruential generator (Numerical Recipes). */
+function seeded(seed: number): () => number {
+  let state = seed;
+  return () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
+}
+
+const partial = (name: string): string[] =>
+  existsSync(checkpoints(name)) ? readdirSync(checkpoints(name)).filter((entry) => entry.startsWith('.partial-step-')) : [];
+
+/** Trains until it is killed or done; whether it was killed, and whether in the middle of writing a checkpoint. */
+async function trainAndKill(name: string, random: () => number, aim: 'anywhere' | 'checkpoint') {
+  const { child, finished } = startLlmx(['train', 'c.yaml', '--name', name, '--resume', ...ARGUMENTS], folder);
+  const before = partial(name);
+  let done = false;
+  void finished.then(() => (done = true));
+  if (aim === 'anywhere') await Promise.race([sleep(random() * 3000), finished]);
+  else while (!done && partial(name).every((entry) => before.includes(entry))) await sleep(0);
+  child.kill('SIGKILL');
+  const { status, stderr } = await finished;
+  if (status !== 'SIGKILL' && status !== 0) throw new Error(`Training failed: ${stderr}`);
+  return { killed: status === 'SIGKILL', inCheckpoint: status === 'SIGKILL' && partial(name).some((entry) => !before.includes(entry)) };
+}
+
+test(
+  `killed ${KILLS} times with -9, some within checkpoints, a run ends with the bits of the uninterrupted one`,
+  async () => {
+    const whole = await llmx(['train', 'c.yaml', '--name', 'whole', ...ARGUMENTS], folder);
+    expect(whole.status).toBe(0);
+    expect(Object.keys(lastJson(whole)).toSorted()).toEqual(
+      ['backend', 'peakMemoryMiB', 'runDir', 'steps', 'tokens', 'tokensPerSecond', 'trainLoss', 'valLoss'].toSorted(),
+    );
+    const reference = outcome('whole');
+    const random = seeded(1);
+    let [kills, inCheckpoints] = [0, 0];
+    for (let run = 0; kills < KILLS || inCheckpoints < KILLS_IN_CHECKPOINTS; run++) {
+      expect(run, 'runs needed').toBeLessThan(20);
+      const name = `run-${run}`;
+      for (let attempt = 0; attempt < 6; attempt++) {
+        const { killed, inCheckpoint } = await trainAndKill(name, random, attempt % 3 === 2 ? 'checkpoint' : 'anywhere');
+        kills += Number(killed);
+        inCheckpoints += Number(inCheckpoint);
+        if (!killed) break;
+      }
+      const end = await llmx(['train', 'c.yaml', '--name', name, '--resume', ...ARGUMENTS], folder);
+      expect(end).toMatchObject({ status: 0 });
+      expect(lastJson(end)).toMatchObject({ steps: STEPS, trainLoss: lastJson(whole)['trainLoss'], valLoss: lastJson(whole)['valLoss'] });
+      expect(outcome(name), `after ${kills} kills, in ${name}`).toEqual(reference);
+      expect(partial(name)).toEqual([]);
+    }
+    expect(kills).toBeGreaterThanOrEqual(KILLS);
+    expect(inCheckpoints).toBeGreaterThanOrEqual(KILLS_IN_CHECKPOINTS);
+  },
+  300_000,
+);
