@@ -1,46 +1,45 @@
 import type { z } from 'zod';
 
 import { defineOptimizer } from '../plugin/define.ts';
-import type { Component, ElementwiseRule, Optimizer, Params } from '../plugin/types.ts';
-import { at, compile, expr, mapParams, type Program, runProgram, tf } from '../tensor/index.ts';
-import { inputExpression, scalarExpression } from '../tensor/expression.ts';
+import type { Component, ElementwiseRule, Expression, Optimizer, Params } from '../plugin/types.ts';
+import { at, elementwise, type ElementwiseFunction, expr, mapParams, tf } from '../tensor/index.ts';
 
 /** One float32 buffer per parameter and slot: `<slot>/<path>` in a checkpoint. */
 type SlotState = Readonly<Record<string, Params>>;
 
-/** p - lr * (direction + decay * p), and the next slots; inputs are p, g and the slots, scalars lr, decay and others. */
-function updateProgram(rule: ElementwiseRule): Program {
-  const [parameter, gradient] = [inputExpression(0), inputExpression(1)];
-  const slots = Object.fromEntries(rule.slots.map((slot, index) => [slot, inputExpression(2 + index)]));
-  const [lr, decay] = [scalarExpression(0), scalarExpression(1)];
-  const names = Object.keys(rule.scalars(1));
-  const scalars = Object.fromEntries(names.map((name, index) => [name, scalarExpression(2 + index)]));
-  const next = rule.direction({ gradient, parameter, slots, scalars });
-  const shrunk = expr.mul(parameter, expr.sub(1, expr.mul(lr, decay)));
-  const updated = expr.sub(shrunk, expr.mul(lr, next.direction));
-  return compile([updated, ...rule.slots.map((slot) => next.slots[slot]!)], 2 + rule.slots.length, 2 + names.length);
+const { mul, sub } = expr;
+
+/** p - lr * (direction + decay * p), and the next slots. */
+function updateOf(rule: ElementwiseRule): ElementwiseFunction {
+  const inputs = ['parameter', 'gradient', ...rule.slots];
+  const scalars = ['lr', 'decay', ...Object.keys(rule.scalars(1))];
+  return elementwise({ inputs, scalars }, (expressions) => {
+    const { parameter, gradient, lr, decay } = expressions as Record<string, Expression>;
+    const next = rule.direction({ gradient: gradient!, parameter: parameter!, slots: expressions, scalars: expressions });
+    const shrunk = mul(parameter!, sub(1, mul(lr!, decay!)));
+    return { ...next.slots, parameter: sub(shrunk, mul(lr!, next.direction)) };
+  });
 }
 
 /** The optimizer that applies a rule's direction: p <- p - lr * (direction + decay * p), in one pass per parameter. */
 export function elementwiseOptimizer(rule: ElementwiseRule): Optimizer<SlotState> {
-  const program = updateProgram(rule);
+  const updated = updateOf(rule);
   return {
     elementwise: rule,
     init(params) {
-      const paths = Object.keys(params);
-      rule.checkPaths?.(paths);
+      rule.checkPaths?.(Object.keys(params));
       return Object.fromEntries(rule.slots.map((slot) => [slot, mapParams(params, (value) => tf.zerosLike(value))]));
     },
     update({ grads, params, state, lr, step }) {
-      const numbers = Object.values(rule.scalars(step));
+      const numbers = rule.scalars(step);
       const nextParams: Record<string, tf.Tensor> = {};
       const nextState: Record<string, Record<string, tf.Tensor>> = {};
-      for (const [path, value] of Object.entries(params)) {
-        const slots = rule.slots.map((slot) => at(state[slot]!, path));
-        const scalars = [lr, rule.decay(path, value.shape), ...numbers];
-        const [updated, ...nextSlots] = runProgram(program, [value, at(grads, path), ...slots], scalars);
-        nextParams[path] = updated!;
-        for (const [index, slot] of rule.slots.entries()) (nextState[slot] ??= {})[path] = nextSlots[index]!;
+      for (const [path, parameter] of Object.entries(params)) {
+        const slots = Object.fromEntries(rule.slots.map((slot) => [slot, at(state[slot]!, path)]));
+        const inputs = { parameter, gradient: at(grads, path), ...slots };
+        const next = updated(inputs, { lr, decay: rule.decay(path, parameter.shape), ...numbers });
+        nextParams[path] = next['parameter']!;
+        for (const slot of rule.slots) (nextState[slot] ??= {})[path] = next[slot]!;
       }
       return { params: nextParams, state: nextState };
     },

@@ -69,12 +69,12 @@ describe('a run', () => {
     const result = await start('again');
     expect(result).toMatchObject({ steps: 24, tokens: 24 * 2 * 2 * 32, backend: 'wasm', runDir: join(folder, 'runs', 'again'), peakMemoryMiB: 2 });
     expect(result.tokensPerSecond).toBeGreaterThan(0);
-    const train = metrics('again').filter(({ kind }) => kind === 'train') as unknown as { step: number; loss: number; lr: number; gradNorm: number }[];
-    expect(train.map(({ step }) => step)).toEqual([1, 5, 8, 10, 15, 16, 20, 24]);
-    expect(train[0]!.loss).toBeGreaterThan(5);
-    expect(result.trainLoss).toBe(train.at(-1)!.loss);
+    const trained = metrics('again').filter(({ kind }) => kind === 'train') as unknown as { step: number; loss: number; lr: number; gradNorm: number }[];
+    expect(trained.map(({ step }) => step)).toEqual([1, 5, 8, 10, 15, 16, 20, 24]);
+    expect(trained[0]!.loss).toBeGreaterThan(5);
+    expect(result.trainLoss).toBe(trained.at(-1)!.loss);
     expect(result.trainLoss).toBeLessThan(4);
-    expect(train[1]!.lr).toBeCloseTo(0.01 * (0.1 + 0.45 * (1 + Math.cos(Math.PI / 20))), 12);
+    expect(trained[1]!.lr).toBeCloseTo(0.01 * (0.1 + 0.45 * (1 + Math.cos(Math.PI / 20))), 12);
     const evaluations = metrics('again').filter(({ kind }) => kind === 'eval') as unknown as { step: number; valLoss: number }[];
     expect(evaluations.map(({ step }) => step)).toEqual([8, 16, 24]);
     expect(result.valLoss).toBe(evaluations.at(-1)!.valLoss);
@@ -127,7 +127,7 @@ describe('a run', () => {
 
   test('accumulation leaves the run the same up to rounding', async () => {
     await start('unsplit', { sets: ['train.batchSize=4', 'train.gradAccumulation=1'] });
-    const [a, b] = ['unsplit', 'whole'].map((name) => metrics(name).filter(({ step }) => step === 5)[0] as unknown as { loss: number });
+    const [a, b] = ['unsplit', 'whole'].map((name) => metrics(name).find(({ step }) => step === 5) as unknown as { loss: number });
     expect(Math.abs(a!.loss - b!.loss)).toBeLessThan(1e-5);
   });
 
@@ -158,10 +158,10 @@ describe('plugins in a run', () => {
     await start('watched', { sets: plugin('watch', body) });
     for (const step of [1, 7, 10]) {
       const { sequences } = await inspectStep({ run: 'watched', step }, environment());
-      const trained = seen.filter((batch) => batch.step === step);
-      expect(trained).toHaveLength(2);
-      expect(sequences.flatMap(({ tokens }) => tokens)).toEqual(trained.flatMap(({ tokens }) => tokens));
-      expect(sequences.flatMap(({ labels }) => labels)).toEqual(trained.flatMap(({ labels }) => labels));
+      const batches = seen.filter((batch) => batch.step === step);
+      expect(batches).toHaveLength(2);
+      expect(sequences.flatMap(({ tokens }) => tokens)).toEqual(batches.flatMap(({ tokens }) => tokens));
+      expect(sequences.flatMap(({ labels }) => labels)).toEqual(batches.flatMap(({ labels }) => labels));
       expect(sequences.map(({ text }) => text).join('')).toBe(new TextDecoder().decode(Uint8Array.from(sequences.flatMap(({ tokens }) => tokens).filter((id) => id < 256))));
     }
   });

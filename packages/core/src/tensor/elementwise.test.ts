@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { TEST_BACKENDS, useBackend } from '../testing/backends.ts';
 import { expectClose } from '../testing/close.ts';
 import { expectGradients } from '../testing/gradients.ts';
-import { fuse, runProgram } from './elementwise.ts';
+import { elementwise, fuse, runProgram } from './elementwise.ts';
 import { compile, expr, inputExpression, OPERATIONS, scalarExpression } from './expression.ts';
 import { tf } from './tf.ts';
 
@@ -79,6 +79,19 @@ describe.each(TEST_BACKENDS)('elementwise programs on %s', (backend) => {
       expectClose(scaled!, [factor, 2 * factor], 0, 'scaled');
       expectClose(constant!, [4, 4], 0, 'constant');
     }
+  });
+
+  test('a function of named tensors and numbers gives named tensors', () => {
+    const update = elementwise({ inputs: ['p', 'g'], scalars: ['lr'] }, ({ p, g, lr }) => ({
+      p: expr.sub(p, expr.mul(lr, g)),
+      square: expr.square(g),
+    }));
+    const tensors = { p: tf.tensor1d([1, 2]), g: tf.tensor1d([3, -1]) };
+    const { p, square } = update(tensors, { lr: 0.5 });
+    expectClose(p!, [-0.5, 2.5], 0, 'p');
+    expectClose(square!, [9, 1], 0, 'square');
+    expect(() => update(tensors)).toThrowErrorMatchingInlineSnapshot(`[LlmxError: The scalar "lr" is missing.]`);
+    expect(() => update({ p: p! }, { lr: 1 })).toThrowErrorMatchingInlineSnapshot(`[LlmxError: There is no parameter "g".]`);
   });
 
   test('infinities and NaN pass through as in plain arithmetic', () => {

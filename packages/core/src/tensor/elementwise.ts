@@ -3,7 +3,16 @@ import { assert } from '../errors/index.ts';
 import type { Expression } from '../plugin/types.ts';
 import { customOp, runKernel } from './custom-op.ts';
 import { isRecording } from './differentiate.ts';
-import { compile, derivatives, expr, inputExpression, type Instruction, type Program } from './expression.ts';
+import {
+  compile,
+  derivatives,
+  expr,
+  inputExpression,
+  type Instruction,
+  type Program,
+  scalarExpression,
+} from './expression.ts';
+import { at } from './params.ts';
 import { tf } from './tf.ts';
 
 type Compute = (args: tf.Tensor[]) => tf.Tensor;
@@ -61,6 +70,45 @@ export function runProgram(program: Program, inputs: readonly tf.Tensor[], scala
   assert(inputs.every((input) => input.shape.join(',') === shape), 'Inputs of a program must have one shape.');
   const named = Object.fromEntries(inputs.map((input, index) => [`${index}`, input]));
   return runKernel('LlmxElementwise', named, { program, scalars }) ?? tf.tidy(() => composite(program, inputs, scalars));
+}
+
+/** A record of tensors to a record of tensors, all of one shape; numbers may change from call to call. */
+export type ElementwiseFunction = (
+  inputs: Readonly<Record<string, tf.Tensor>>,
+  scalars?: Readonly<Record<string, number>>,
+) => Record<string, tf.Tensor>;
+
+/**
+ * An elementwise function with several results, for updates of parameters and the like: one pass over memory where the
+ * backend fuses. `f` is called once, with an expression for each name, and gives an expression for each result. Not
+ * recorded for differentiation.
+ *
+ * @example
+ * const decayed = elementwise({ inputs: ['p', 'g'], scalars: ['lr'] }, ({ p, g, lr }) => ({ p: sub(p, mul(lr, g)) }));
+ * const { p } = decayed({ p: weights, g: gradient }, { lr: 0.1 });
+ */
+export function elementwise<I extends string, S extends string = never>(
+  { inputs, scalars = [] }: { readonly inputs: readonly I[]; readonly scalars?: readonly S[] },
+  f: (expressions: Readonly<Record<I | S, Expression>>) => Readonly<Record<string, Expression>>,
+): ElementwiseFunction {
+  const named = [
+    ...inputs.map((name, index) => [name, inputExpression(index)] as const),
+    ...scalars.map((name, index) => [name, scalarExpression(index)] as const),
+  ];
+  assert(new Set(named.map(([name]) => name)).size === named.length, `Names must differ: ${[...inputs, ...scalars].join(', ')}.`);
+  const results = f(Object.fromEntries(named) as Record<I | S, Expression>);
+  const program = compile(Object.values(results), inputs.length, scalars.length);
+  const names = Object.keys(results);
+  return (tensors, numbers = {}) => {
+    const given = inputs.map((name) => at(tensors, name));
+    const values = scalars.map((name) => {
+      const value = numbers[name];
+      assert(value !== undefined, `The scalar "${name}" is missing.`);
+      return value;
+    });
+    const outputs = runProgram(program, given, values);
+    return Object.fromEntries(names.map((name, index) => [name, outputs[index]!]));
+  };
 }
 
 /**

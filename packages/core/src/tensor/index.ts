@@ -1,7 +1,7 @@
 export { differentiate, differentiateParams, isRecording, recomputed, staged, unrecorded } from './differentiate.ts';
 export { customOp, runKernel } from './custom-op.ts';
 export { dims } from './dims.ts';
-export { fuse, runProgram } from './elementwise.ts';
+export { elementwise, type ElementwiseFunction, fuse, runProgram } from './elementwise.ts';
 export { compile, derivatives, expr, type Instruction, type Operation, OPERATIONS, type Program } from './expression.ts';
 export { at, mapParams, prefixed, scoped, stateTensors } from './params.ts';
 export { keyedRng, philox, philoxWords, randomKey, type RandomKey, uniformValues } from './rng.ts';
