@@ -26,8 +26,13 @@ async function blocked(body) {
 export async function run() {
   const registry = new Registry([builtin]);
   await chooseBackend({ registry, selected: { name: 'wasm' }, precision: 'fp32', resolveFrom: [] });
-  const params = Object.fromEntries(Array.from({ length: MATRICES }, (_, index) => [`w${index}`, tf.randomNormal(SHAPE)]));
-  const state = { m: mapParams(params, (value) => tf.zerosLike(value)), v: mapParams(params, (value) => tf.onesLike(value)) };
+  const params = Object.fromEntries(
+    Array.from({ length: MATRICES }, (_, index) => [`w${index}`, tf.randomNormal(SHAPE)]),
+  );
+  const state = {
+    m: mapParams(params, (value) => tf.zerosLike(value)),
+    v: mapParams(params, (value) => tf.onesLike(value)),
+  };
   const facts = { tokensSeen: 0, best: false, optimizer: { name: 'adamw' }, plugins: [], record: null, run: null };
   const content = (step) => ({
     model: downloadTree(params),
@@ -52,6 +57,15 @@ export async function run() {
     tf.dispose([params, state]);
   }
   const copy = median(copies);
-  const row = (title, value) => ({ name: title, value, unit: 'ms', ratio: value / copy, yardstick: 'copying 151 MB to the host' });
-  return [row('step blocked by a checkpoint of 151 MB', median(saves)), row('checkpoint complete on disk', median(writes))];
+  const row = (title, value) => ({
+    name: title,
+    value,
+    unit: 'ms',
+    ratio: value / copy,
+    yardstick: 'copying 151 MB to the host',
+  });
+  return [
+    row('step blocked by a checkpoint of 151 MB', median(saves)),
+    row('checkpoint complete on disk', median(writes)),
+  ];
 }

@@ -13,10 +13,20 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 /** Number of parameters of the model that an example configures. */
 async function parameters(file: string): Promise<number> {
   const host = { cwd: root, installRoot: root, firstParty: {}, log: () => undefined };
-  const resolved = await core.resolveConfig({ host, file, builtin: core.builtin, coreVersion: core.VERSION, coreModule: core });
+  const resolved = await core.resolveConfig({
+    host,
+    file,
+    builtin: core.builtin,
+    coreVersion: core.VERSION,
+    coreModule: core,
+  });
   const tokenizer = resolved.registry.create('tokenizer', { name: 'bytes' }, {});
   const params = core.tf.tidy(() => {
-    const rng: core.Rng = { normal: (_, shape) => core.tf.zeros([...shape]), uniform: (_, shape) => core.tf.zeros([...shape]), scope: () => rng };
+    const rng: core.Rng = {
+      normal: (_, shape) => core.tf.zeros([...shape]),
+      uniform: (_, shape) => core.tf.zeros([...shape]),
+      scope: () => rng,
+    };
     const { model } = buildModel(resolved.registry, resolved.config, tokenizer);
     return Object.values(model.init(rng)).reduce((sum, { size }) => sum + size, 0);
   });

@@ -83,7 +83,10 @@ describe.each(TEST_BACKENDS)(`${GROUP} on %s`, (backend) => {
       const { shape, data } = file.values(`${name}.in.tokens`);
       const host = hostBatch(data, shape[0]!, shape[1]!);
       const params = load();
-      file.expect(parts.model.logits(params, parts.model.hidden(params, upload(host), EVALUATION)), `${name}.out.logits`);
+      file.expect(
+        parts.model.logits(params, parts.model.hidden(params, upload(host), EVALUATION)),
+        `${name}.out.logits`,
+      );
       const { value, grads } = differentiateParams(() => ({ result: loss(parts, params, host) }), params);
       file.expect(value.result, `${name}.out.loss`);
       const references = file.names(`${name}.grad.`);
@@ -107,11 +110,11 @@ describe.each(TEST_BACKENDS)(`${GROUP} on %s`, (backend) => {
       const seen = { loss_before: [] as number[], grad_norm: [] as number[], eval_loss_after: [] as number[] };
       for (let step = 1; step <= Math.min(steps, options.steps); step++) {
         const ids = Array.from(data).slice((step - 1) * batch * row, step * batch * row);
-        const result = trainStep(
-          { ...parts, optimizer, hooks, seed: 1, gradClip: options.grad_clip },
-          state,
-          { info: { step, tokensSeen: step * batch * (row - 1) }, lr: options.lr, micros: [hostBatch(ids, batch, row)] },
-        );
+        const result = trainStep({ ...parts, optimizer, hooks, seed: 1, gradClip: options.grad_clip }, state, {
+          info: { step, tokensSeen: step * batch * (row - 1) },
+          lr: options.lr,
+          micros: [hostBatch(ids, batch, row)],
+        });
         state = result.state;
         seen.loss_before.push(result.scalars['loss']!.dataSync()[0]!);
         seen.grad_norm.push(result.scalars['gradNorm']!.dataSync()[0]!);

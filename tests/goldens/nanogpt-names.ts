@@ -38,16 +38,18 @@ export function nanogptNames(references: readonly string[]) {
     fromReference(read: (reference: string) => tf.Tensor): Params {
       const entries = references.flatMap((reference) => {
         const { paths, transposed } = place(reference);
-        return tf.split(read(reference), paths.length, 0).map((part, index): [string, tf.Tensor] => [
-          paths[index]!,
-          transposed ? tf.transpose(part) : part,
-        ]);
+        return tf
+          .split(read(reference), paths.length, 0)
+          .map((part, index): [string, tf.Tensor] => [paths[index]!, transposed ? tf.transpose(part) : part]);
       });
       return Object.fromEntries(entries);
     },
     toReference(params: Params, reference: string): tf.Tensor {
       const { paths, transposed } = place(reference);
-      return tf.concat(paths.map((path) => (transposed ? tf.transpose(at(params, path)) : at(params, path))), 0);
+      return tf.concat(
+        paths.map((path) => (transposed ? tf.transpose(at(params, path)) : at(params, path))),
+        0,
+      );
     },
   };
 }

@@ -63,13 +63,25 @@ test('auto passes over a backend that cannot be used, and a backend with the pre
 });
 
 test('what is not installed, not known or not precise enough is refused with what to do', async () => {
-  expect(await failure(chooseBackend(named('tfjs-node')))).toMatchInlineSnapshot(`"The backend "tfjs-node" cannot be used: @tensorflow/tfjs-node is not installed. npm install @tensorflow/tfjs-node@4.22.0"`);
-  expect(await failure(chooseBackend(named('tfjs-node-gpu')))).toMatchInlineSnapshot(`"The backend "tfjs-node-gpu" cannot be used: @tensorflow/tfjs-node-gpu is not installed. npm install @tensorflow/tfjs-node-gpu@4.22.0"`);
-  expect(await failure(chooseBackend(named('wasn')))).toMatchInlineSnapshot(`"There is no backend "wasn". Did you mean "wasm"?"`);
-  expect(await failure(chooseBackend({ ...named('wasm'), precision: 'bf16' }))).toMatchInlineSnapshot(`"No installed backend computes in bf16. Set precision: fp32."`);
-  expect(await failure(chooseBackend(request({ precision: 'bf16' })))).toMatchInlineSnapshot(`"No installed backend computes in bf16. Set precision: fp32."`);
+  expect(await failure(chooseBackend(named('tfjs-node')))).toMatchInlineSnapshot(
+    `"The backend "tfjs-node" cannot be used: @tensorflow/tfjs-node is not installed. npm install @tensorflow/tfjs-node@4.22.0"`,
+  );
+  expect(await failure(chooseBackend(named('tfjs-node-gpu')))).toMatchInlineSnapshot(
+    `"The backend "tfjs-node-gpu" cannot be used: @tensorflow/tfjs-node-gpu is not installed. npm install @tensorflow/tfjs-node-gpu@4.22.0"`,
+  );
+  expect(await failure(chooseBackend(named('wasn')))).toMatchInlineSnapshot(
+    `"There is no backend "wasn". Did you mean "wasm"?"`,
+  );
+  expect(await failure(chooseBackend({ ...named('wasm'), precision: 'bf16' }))).toMatchInlineSnapshot(
+    `"No installed backend computes in bf16. Set precision: fp32."`,
+  );
+  expect(await failure(chooseBackend(request({ precision: 'bf16' })))).toMatchInlineSnapshot(
+    `"No installed backend computes in bf16. Set precision: fp32."`,
+  );
   const registry = new Registry([builtin, plugin(() => Promise.resolve(''))]);
-  expect(await failure(chooseBackend({ ...named('cpu'), registry, precision: 'bf16' }))).toMatchInlineSnapshot(`"The backend "cpu" does not compute in bf16. Choose one of the backends that have it: native; or set precision: fp32."`);
+  expect(await failure(chooseBackend({ ...named('cpu'), registry, precision: 'bf16' }))).toMatchInlineSnapshot(
+    `"The backend "cpu" does not compute in bf16. Choose one of the backends that have it: native; or set precision: fp32."`,
+  );
 });
 
 test('a probe tells of every backend that auto would try', async () => {

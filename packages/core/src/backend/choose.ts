@@ -44,13 +44,17 @@ function precisionMissing(request: BackendRequest, name: string): LlmxError {
   const { precision } = request;
   const able = withPrecision(request);
   const message =
-    able.length > 0 ? `The backend "${name}" does not compute in ${precision}.` : `No installed backend computes in ${precision}.`;
+    able.length > 0
+      ? `The backend "${name}" does not compute in ${precision}.`
+      : `No installed backend computes in ${precision}.`;
   const instead = able.length > 0 ? `Choose one of the backends that have it: ${able.join(', ')}; or set` : 'Set';
   return new LlmxError('LLMX_PRECISION_UNSUPPORTED', message, { hint: `${instead} precision: fp32.` });
 }
 
 /** Every backend that `auto` would try, in order, each with its line or the reason why it cannot be used. */
-export async function probeBackends(request: BackendRequest): Promise<{ name: string; detail?: string; reason?: LlmxError }[]> {
+export async function probeBackends(
+  request: BackendRequest,
+): Promise<{ name: string; detail?: string; reason?: LlmxError }[]> {
   const known = new Set(backendNames(request.registry));
   const results: { name: string; detail?: string; reason?: LlmxError }[] = [];
   for (const name of AUTO_ORDER.filter((candidate) => known.has(candidate))) {

@@ -48,7 +48,11 @@ async function load(name: string, packageName: PackageName, resolveFrom: readonl
     loaded = imported.default ?? imported;
   } catch (cause) {
     const [reason] = String(cause instanceof Error ? cause.message : cause).split('\n');
-    throw unavailable(name, `${packageName} did not load (${reason})`, `npm rebuild ${packageName}, or see its README.`);
+    throw unavailable(
+      name,
+      `${packageName} did not load (${reason})`,
+      `npm rebuild ${packageName}, or see its README.`,
+    );
   }
   const { 'tfjs-core': version } = loaded.version;
   if (version !== tf.version_core)

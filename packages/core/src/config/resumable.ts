@@ -49,7 +49,7 @@ export function checkResumable(before: object, after: object, allowed: readonly 
     ({ path, before: was, after: is }) => `${path} was ${stated(was)} and is now ${stated(is)}`,
   );
   throw new LlmxError('LLMX_RESUME_MISMATCH', `The run was started with other settings: ${list.join('; ')}.`, {
-    hint: 'Take these settings back to continue the run, or start a new one under another name.',
+    hint: 'Take these settings back, start a new run under another --name, or continue anyway with --allow-changes.',
   });
 }
 

@@ -75,9 +75,15 @@ export async function prepareDataset(options: PrepareOptions): Promise<PrepareSu
     } finally {
       output.discard();
     }
-    throw error;
+    throw naming(error, output.path, directory);
   }
 }
+
+/** The error with the folder that the user knows in place of the temporary one. */
+const naming = (error: unknown, temporary: string, directory: string): unknown =>
+  LlmxError.is(error)
+    ? new LlmxError(error.code, error.message.replaceAll(temporary, directory), { hint: error.hint, cause: error })
+    : error;
 
 async function writeDocuments(
   inputs: readonly Input[],

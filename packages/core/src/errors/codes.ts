@@ -13,7 +13,10 @@ interface CodeInfo {
 /** Every code an llmx error can have. Codes are permanent: they may be added, never renamed or reused. */
 export const ERROR_CODES = {
   LLMX_BACKEND_UNAVAILABLE: { kind: 'user', when: 'The backend that was asked for cannot be loaded on this machine.' },
-  LLMX_CHECKPOINT_DAMAGED: { kind: 'user', when: 'A checkpoint file is missing, truncated, or does not match its hash.' },
+  LLMX_CHECKPOINT_DAMAGED: {
+    kind: 'user',
+    when: 'A checkpoint file is missing, truncated, or does not match its hash.',
+  },
   LLMX_CHECKPOINT_MISSING: { kind: 'user', when: 'A run or folder holds no checkpoint where one is needed.' },
   LLMX_COMPONENT_DUPLICATE: { kind: 'user', when: 'Two plugins register a component of one kind under the same name.' },
   LLMX_COMPONENT_UNKNOWN: { kind: 'user', when: 'No loaded plugin has a component of that kind and name.' },
@@ -22,7 +25,10 @@ export const ERROR_CODES = {
   LLMX_CONFIG_UNKNOWN_KEY: { kind: 'user', when: 'The configuration has a key that no schema knows.' },
   LLMX_CONTEXT_TOO_LONG: { kind: 'user', when: 'A window is longer than the positions that the model has learned.' },
   LLMX_CORE_DUPLICATE: { kind: 'user', when: 'A plugin would load a second copy of @llmx/core or TensorFlow.js.' },
-  LLMX_DATASET_DAMAGED: { kind: 'user', when: 'A shard is missing, truncated, or does not hold what dataset.json says.' },
+  LLMX_DATASET_DAMAGED: {
+    kind: 'user',
+    when: 'A shard is missing, truncated, or does not hold what dataset.json says.',
+  },
   LLMX_DATASET_MISSING: { kind: 'user', when: 'There is no prepared dataset, or no such split, at a path.' },
   LLMX_DATASET_TOO_SMALL: { kind: 'user', when: 'A split holds fewer tokens than one window.' },
   LLMX_DISK_FULL: { kind: 'user', when: 'A file could not be written: no space, quota, or file-size limit.' },
@@ -31,11 +37,20 @@ export const ERROR_CODES = {
   LLMX_HOOK_ASYNC: { kind: 'user', when: 'A hook that runs inside the step returned a promise.' },
   LLMX_HOOK_FAILED: { kind: 'user', when: "A plugin's hook threw an error." },
   LLMX_INPUT_EMPTY: { kind: 'user', when: 'The input of data preparation holds no text.' },
-  LLMX_INPUT_INVALID: { kind: 'user', when: 'An input file is binary, not UTF-8, not valid JSON, or of an unknown type.' },
+  LLMX_INPUT_INVALID: {
+    kind: 'user',
+    when: 'An input file is binary, not UTF-8, not valid JSON, or of an unknown type.',
+  },
   LLMX_INPUT_MISSING: { kind: 'user', when: 'An input file or folder of data preparation does not exist.' },
-  LLMX_INTERRUPTED: { kind: 'interrupt', when: 'A signal asked the command to stop; a training run saved its state first.' },
+  LLMX_INTERRUPTED: {
+    kind: 'interrupt',
+    when: 'A signal asked the command to stop; a training run saved its state first.',
+  },
   LLMX_INVARIANT: { kind: 'failure', when: 'A check inside llmx failed: a defect, please report it.' },
-  LLMX_IO_FAILED: { kind: 'user', when: 'A file or folder could not be read or written, for a reason other than its size.' },
+  LLMX_IO_FAILED: {
+    kind: 'user',
+    when: 'A file or folder could not be read or written, for a reason other than its size.',
+  },
   LLMX_KERNEL_UNSUPPORTED: { kind: 'user', when: 'A training step needs a kernel that the chosen backend lacks.' },
   LLMX_LEAK: { kind: 'failure', when: 'A step left tensors behind.' },
   LLMX_OUTPUT_EXISTS: { kind: 'user', when: 'The output folder exists already and is not empty.' },
@@ -47,7 +62,10 @@ export const ERROR_CODES = {
   LLMX_PLUGIN_VERSION: { kind: 'user', when: 'A plugin asks for another version of @llmx/core.' },
   LLMX_PRECISION_UNSUPPORTED: { kind: 'user', when: 'The backend does not have the precision that was asked for.' },
   LLMX_RANK: { kind: 'failure', when: 'A tensor has another number of dimensions than the code expects.' },
-  LLMX_RESUME_MISMATCH: { kind: 'user', when: 'A run is resumed with other settings, data or plugins than it was started with.' },
+  LLMX_RESUME_MISMATCH: {
+    kind: 'user',
+    when: 'A run is resumed with other settings, data or plugins than it was started with.',
+  },
   LLMX_RUN_DAMAGED: { kind: 'user', when: "A file in a run's directory is not what llmx writes there." },
   LLMX_RUN_EXISTS: { kind: 'user', when: 'The run directory exists already and --resume was not given.' },
   LLMX_RUN_LOCKED: { kind: 'user', when: 'Another live process trains in the run directory.' },

@@ -46,7 +46,8 @@ export class LlmxError extends Error {
  * @throws LlmxError `LLMX_INVARIANT`
  */
 export function assert(condition: unknown, message: string): asserts condition {
-  if (!condition) throw new LlmxError('LLMX_INVARIANT', message, { hint: 'This is a defect of llmx; please report it.' });
+  if (!condition)
+    throw new LlmxError('LLMX_INVARIANT', message, { hint: 'This is a defect of llmx; please report it.' });
 }
 
 /** Several problems found in one go, each an error of its own; thrown so that a user can mend all of them at once. */

@@ -17,7 +17,8 @@ describe('candidates', () => {
     expect(ids({})).toEqual([1, 3, 2, 0, 4]);
     const weights = [Math.exp(1), Math.exp(3), Math.exp(2), Math.exp(3), 0];
     const total = weights.reduce((a, b) => a + b);
-    for (const { id, probability } of candidates(logits, all)) expect(probability).toBeCloseTo(weights[id]! / total, 12);
+    for (const { id, probability } of candidates(logits, all))
+      expect(probability).toBeCloseTo(weights[id]! / total, 12);
   });
   test('temperature 0 is the most likely token', () => expect(ids({ temperature: 0 })).toEqual([1]));
   test('a lower temperature sharpens', () => {
@@ -32,7 +33,10 @@ describe('candidates', () => {
     expect(kept.map(({ probability }) => probability)).toEqual([0.5, 0.5]);
   });
   test('drawing follows the probabilities', () => {
-    const from = [{ id: 7, probability: 0.25 }, { id: 2, probability: 0.75 }];
+    const from = [
+      { id: 7, probability: 0.25 },
+      { id: 2, probability: 0.75 },
+    ];
     expect([0.0001, 0.24, 0.26, 0.9999999].map((uniform) => draw(from, uniform))).toEqual([7, 7, 2, 2]);
   });
 });
@@ -117,7 +121,8 @@ describe.each(TEST_BACKENDS)('generation on %s', (backend) => {
   test('a signal stops it', async () => {
     const controller = new AbortController();
     const run = async () => {
-      for await (const _ of generate(build(), [1], { ...greedy, maxTokens: 5 }, controller.signal)) controller.abort('SIGINT');
+      for await (const _ of generate(build(), [1], { ...greedy, maxTokens: 5 }, controller.signal))
+        controller.abort('SIGINT');
     };
     await expect(run()).rejects.toThrowErrorMatchingInlineSnapshot(`[LlmxError: Generation was stopped by SIGINT.]`);
   });

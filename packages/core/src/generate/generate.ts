@@ -58,7 +58,8 @@ export async function* generate(
   let position = visible(model, tokens).length;
   try {
     for (let index = 0; index < maxTokens; index++) {
-      if (signal.aborted) throw new LlmxError('LLMX_INTERRUPTED', `Generation was stopped by ${String(signal.reason)}.`);
+      if (signal.aborted)
+        throw new LlmxError('LLMX_INTERRUPTED', `Generation was stopped by ${String(signal.reason)}.`);
       // The model may have more rows than the tokenizer has ids.
       const possible = candidates(decoding.logits.subarray(0, tokenizer.vocabSize), sampling);
       const id = draw(possible, samplingNumber(seed, index));

@@ -120,7 +120,8 @@ class AttentionBlock implements Block {
     const normed = applyNorm(params, 'attention.norm', x, this.#options);
     const turn = (tensor: tf.Tensor): tf.Tensor =>
       kind === 'rotary' ? rotary(tensor, { base: ropeBase, offset, positions }) : tensor;
-    const append = (past: tf.Tensor | undefined, now: tf.Tensor) => (past === undefined ? now : tf.concat([past, now], 2));
+    const append = (past: tf.Tensor | undefined, now: tf.Tensor) =>
+      past === undefined ? now : tf.concat([past, now], 2);
     const query = turn(this.#split(params, 'query', normed, this.#heads));
     const key = append(cache.key, turn(this.#split(params, 'key', normed, this.#kvHeads)));
     const value = append(cache.value, this.#split(params, 'value', normed, this.#kvHeads));

@@ -14,7 +14,10 @@ describeArchitecture({
       norm: 'rmsnorm',
       positions: 'rotary',
       tieEmbeddings: false,
-      blocks: [{ block: 'attention', heads: 4, ...llama }, { block: 'attention', heads: 2, positions: 'rotary', window: 3 }],
+      blocks: [
+        { block: 'attention', heads: 4, ...llama },
+        { block: 'attention', heads: 2, positions: 'rotary', window: 3 },
+      ],
     },
   ],
 });

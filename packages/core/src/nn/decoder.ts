@@ -57,7 +57,9 @@ class Decoder implements Model {
   init(rng: Parameters<Model['init']>[0]): Params {
     const { initStd, positions, tieEmbeddings } = this.#config;
     const table = (path: string, rows: number) => ({ [path]: rng.normal(path, [rows, this.dModel], initStd) });
-    const blocks = this.#blocks.map((block, index) => prefixed(`blocks.${index}`, block.init(rng.scope(`blocks.${index}`))));
+    const blocks = this.#blocks.map((block, index) =>
+      prefixed(`blocks.${index}`, block.init(rng.scope(`blocks.${index}`))),
+    );
     return {
       ...table('embedding.tokens', this.vocabSize),
       ...(positions === 'learned' ? table('embedding.positions', this.#contextLength) : {}),

@@ -5,11 +5,17 @@ import type { ElementwiseRule } from '../plugin/types.ts';
 
 /** Options of decoupled weight decay (Loshchilov & Hutter, arXiv 1711.05101) that optimizers share. */
 export const decayOptions = (weightDecay: number) => ({
-  weightDecay: z.number().min(0).default(weightDecay).describe('Decoupled: a weight shrinks by lr * weightDecay a step.'),
+  weightDecay: z
+    .number()
+    .min(0)
+    .default(weightDecay)
+    .describe('Decoupled: a weight shrinks by lr * weightDecay a step.'),
   decay: z
     .union([z.enum(['matrices', 'all']), z.array(z.string())])
     .default('matrices')
-    .describe('What decays: parameters of two or more dimensions, all, or those whose path matches a pattern (* is any text).'),
+    .describe(
+      'What decays: parameters of two or more dimensions, all, or those whose path matches a pattern (* is any text).',
+    ),
 });
 
 interface DecayConfig {
@@ -18,7 +24,13 @@ interface DecayConfig {
 }
 
 const toRegExp = (pattern: string): RegExp =>
-  new RegExp(`^${pattern.split('*').map((part) => part.replaceAll(/[\\^$.*+?()[\]{}|]/gu, String.raw`\$&`)).join('.*')}$`, 'u');
+  new RegExp(
+    `^${pattern
+      .split('*')
+      .map((part) => part.replaceAll(/[\\^$.*+?()[\]{}|]/gu, String.raw`\$&`))
+      .join('.*')}$`,
+    'u',
+  );
 
 /** The decay of each parameter, and the check that every pattern means something. */
 export function decayRule({ weightDecay, decay }: DecayConfig): Pick<ElementwiseRule, 'decay' | 'checkPaths'> {

@@ -15,7 +15,12 @@ function updateOf(rule: ElementwiseRule): ElementwiseFunction {
   const scalars = ['lr', 'decay', ...Object.keys(rule.scalars(1))];
   return elementwise({ inputs, scalars }, (expressions) => {
     const { parameter, gradient, lr, decay } = expressions as Record<string, Expression>;
-    const next = rule.direction({ gradient: gradient!, parameter: parameter!, slots: expressions, scalars: expressions });
+    const next = rule.direction({
+      gradient: gradient!,
+      parameter: parameter!,
+      slots: expressions,
+      scalars: expressions,
+    });
     const shrunk = mul(parameter!, sub(1, mul(lr!, decay!)));
     return { ...next.slots, parameter: sub(shrunk, mul(lr!, next.direction)) };
   });

@@ -58,7 +58,9 @@ describe.each(TEST_BACKENDS)('optimizers on %s', (backend) => {
       expect(shrinks(['a.*'])).toEqual(['a.weight', 'a.bias']);
     });
     test('a pattern that matches nothing is an error', () => {
-      expect(() => shrinks(['a.*', 'a.wieght'])).toThrowErrorMatchingInlineSnapshot(`[LlmxError: The decay pattern "a.wieght" matches no parameter.]`);
+      expect(() => shrinks(['a.*', 'a.wieght'])).toThrowErrorMatchingInlineSnapshot(
+        `[LlmxError: The decay pattern "a.wieght" matches no parameter.]`,
+      );
     });
   });
 });

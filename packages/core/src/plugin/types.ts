@@ -222,7 +222,9 @@ export interface DatasetInfo {
   readonly vocabSize: number;
   readonly endOfText: number;
   /** Counts per split; bytes are UTF-8 bytes of text. */
-  readonly splits: Readonly<Record<string, { readonly documents: number; readonly tokens: number; readonly bytes: number }>>;
+  readonly splits: Readonly<
+    Record<string, { readonly documents: number; readonly tokens: number; readonly bytes: number }>
+  >;
 }
 
 /** Random access to the tokens of one split. */
@@ -253,12 +255,7 @@ export interface Sink {
 
 /** A benchmark that a trained model is evaluated on. */
 export interface Task {
-  run(args: {
-    model: Model;
-    params: Params;
-    tokenizer: Tokenizer;
-    signal: AbortSignal;
-  }): Promise<Metrics>;
+  run(args: { model: Model; params: Params; tokenizer: Tokenizer; signal: AbortSignal }): Promise<Metrics>;
 }
 
 /** Proposes tokens for speculative decoding; the model itself verifies them. */
@@ -310,7 +307,11 @@ export interface Selected {
 }
 
 /** Builds another component, e.g. the blocks of an architecture or the optimizer inside a wrapper. */
-export type Create = <K extends Kind>(kind: K, selected: Selected, context: Omit<BuildContexts[K], 'create'>) => Kinds[K];
+export type Create = <K extends Kind>(
+  kind: K,
+  selected: Selected,
+  context: Omit<BuildContexts[K], 'create'>,
+) => Kinds[K];
 
 interface BaseContext {
   readonly create: Create;

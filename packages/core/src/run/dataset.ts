@@ -42,7 +42,10 @@ export function openTokenizer(registry: Registry, { name, hash }: TokenizerId, w
  *
  * @throws LlmxError `LLMX_DATASET_MISSING`, `LLMX_DATASET_DAMAGED`, `LLMX_TOKENIZER_MISMATCH`
  */
-export function openConfiguredDataset(registry: Registry, { source, train: path }: Pick<RunConfig['data'], 'source' | 'train'>): Dataset {
+export function openConfiguredDataset(
+  registry: Registry,
+  { source, train: path }: Pick<RunConfig['data'], 'source' | 'train'>,
+): Dataset {
   const { info, split } = registry.create('source', source, {}).open(path);
   return { path, info, tokenizer: openTokenizer(registry, info.tokenizer, `The dataset "${path}"`), split };
 }

@@ -13,7 +13,13 @@ let cwd: string;
 beforeEach(() => void (cwd = fs.mkdtempSync(path.join(os.tmpdir(), 'llmx-runs-'))));
 afterEach(() => fs.rmSync(cwd, { recursive: true }));
 
-const host = (pid: number): Host['process'] => ({ pid, version: 'v20.19.0', started: 's', hostname: 'here', isAlive: () => true });
+const host = (pid: number): Host['process'] => ({
+  pid,
+  version: 'v20.19.0',
+  started: 's',
+  hostname: 'here',
+  isAlive: () => true,
+});
 const manifest = (name: string) =>
   createManifest({
     name,

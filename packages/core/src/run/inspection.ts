@@ -1,5 +1,6 @@
 import { LlmxError } from '../errors/index.ts';
 import { resolveConfig, type Resolved, restoreConfig } from '../plugin/resolve.ts';
+import type { Tokenizer } from '../plugin/types.ts';
 import { openConfiguredDataset } from './dataset.ts';
 import { locateRun } from './directory.ts';
 import { type Environment, resolveOptions } from './environment.ts';
@@ -19,7 +20,7 @@ export interface InspectedSequence {
   readonly tokens: readonly number[];
   /** Next-token labels; -1 is ignored. */
   readonly labels: readonly number[];
-  /** The tokens decoded. */
+  /** The tokens decoded, with `<|endoftext|>` for the end of a document. */
   readonly text: string;
 }
 
@@ -50,6 +51,14 @@ async function resolveInspected({ run, file, sets = [] }: InspectOptions, enviro
   return resolved;
 }
 
+function readable(tokens: readonly number[], tokenizer: Tokenizer): string {
+  const documents: number[][] = [[]];
+  for (const id of tokens)
+    if (id === tokenizer.endOfText) documents.push([]);
+    else documents.at(-1)?.push(id);
+  return documents.map((ids) => new TextDecoder().decode(tokenizer.decode(ids))).join('<|endoftext|>');
+}
+
 /**
  * Exactly the batch that a step trains on, as data order and windows decide it. Plugins' `batch` hooks are not run.
  *
@@ -74,8 +83,11 @@ export async function inspectStep(options: InspectOptions, environment: Environm
       windows.map((window, row): InspectedSequence => {
         const [start, end] = [row * batch.time, (row + 1) * batch.time];
         const tokens = [...batch.tokens.subarray(start, end)];
-        const labels = Array.from({ length: batch.time }, (_, place) => batch.labels[(start + place) * batch.lookahead]!);
-        return { micro, row, window, tokens, labels, text: new TextDecoder().decode(dataset.tokenizer.decode(tokens)) };
+        const labels = Array.from(
+          { length: batch.time },
+          (_, place) => batch.labels[(start + place) * batch.lookahead]!,
+        );
+        return { micro, row, window, tokens, labels, text: readable(tokens, dataset.tokenizer) };
       }),
     );
     return { step, dataset: dataset.path, contextLength: config.model.contextLength, sequences };

@@ -10,14 +10,22 @@ import { buildModel, checkParams, initialParams } from './model.ts';
 const registry = new Registry([builtin]);
 const tokenizer = registry.create('tokenizer', { name: 'bytes' }, {});
 const config = (vocabSize?: number) => ({
-  model: { architecture: 'decoder', contextLength: 8, dModel: 8, blocks: [{ block: 'attention', heads: 2 }], ...(vocabSize && { vocabSize }) },
+  model: {
+    architecture: 'decoder',
+    contextLength: 8,
+    dModel: 8,
+    blocks: [{ block: 'attention', heads: 2 }],
+    ...(vocabSize && { vocabSize }),
+  },
   objective: { name: 'next-token' },
 });
 
 test('the vocabulary is the tokenizer unless a larger one is asked for', () => {
   expect(buildModel(registry, config(), tokenizer).model.vocabSize).toBe(257);
   expect(buildModel(registry, config(300), tokenizer).model.vocabSize).toBe(300);
-  expect(() => buildModel(registry, config(256), tokenizer)).toThrowErrorMatchingInlineSnapshot(`[LlmxError: The tokenizer has 257 ids, which do not fit model.vocabSize 256.]`);
+  expect(() => buildModel(registry, config(256), tokenizer)).toThrowErrorMatchingInlineSnapshot(
+    `[LlmxError: The tokenizer has 257 ids, which do not fit model.vocabSize 256.]`,
+  );
 });
 
 describe('parameters', () => {
@@ -35,8 +43,16 @@ describe('parameters', () => {
   test('of another model are refused by name and shape', () => {
     const params = initialParams(parts, 1);
     const { 'norm.weight': _, ...missing } = params;
-    expect(check(missing)).toThrowErrorMatchingInlineSnapshot(`[LlmxError: The parameters in "a/model.safetensors" are not those of the model: "norm.weight" is missing.]`);
-    expect(check({ ...params, other: tf.zeros([1]) })).toThrowErrorMatchingInlineSnapshot(`[LlmxError: The parameters in "a/model.safetensors" are not those of the model: "other" is not in the model.]`);
-    expect(check({ ...params, 'norm.weight': tf.zeros([9]), 'norm.bias': tf.zeros([9]) })).toThrowErrorMatchingInlineSnapshot(`[LlmxError: The parameters in "a/model.safetensors" are not those of the model: "norm.weight" is 9 instead of 8, and 1 more.]`);
+    expect(check(missing)).toThrowErrorMatchingInlineSnapshot(
+      `[LlmxError: The parameters in "a/model.safetensors" are not those of the model: "norm.weight" is missing.]`,
+    );
+    expect(check({ ...params, other: tf.zeros([1]) })).toThrowErrorMatchingInlineSnapshot(
+      `[LlmxError: The parameters in "a/model.safetensors" are not those of the model: "other" is not in the model.]`,
+    );
+    expect(
+      check({ ...params, 'norm.weight': tf.zeros([9]), 'norm.bias': tf.zeros([9]) }),
+    ).toThrowErrorMatchingInlineSnapshot(
+      `[LlmxError: The parameters in "a/model.safetensors" are not those of the model: "norm.weight" is 9 instead of 8, and 1 more.]`,
+    );
   });
 });

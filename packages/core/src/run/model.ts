@@ -13,7 +13,11 @@ export interface ModelParts {
 /**
  * @throws LlmxError `LLMX_VOCAB_TOO_LARGE`, `LLMX_CONFIG_INVALID`, or the component's own
  */
-export function buildModel(registry: Registry, config: Pick<RunConfig, 'model' | 'objective'>, tokenizer: Tokenizer): ModelParts {
+export function buildModel(
+  registry: Registry,
+  config: Pick<RunConfig, 'model' | 'objective'>,
+  tokenizer: Tokenizer,
+): ModelParts {
   const { architecture, vocabSize = tokenizer.vocabSize, contextLength, ...options } = config.model;
   if (vocabSize < tokenizer.vocabSize)
     throw new LlmxError(
@@ -63,7 +67,11 @@ export function checkParams(stored: Params, parts: ModelParts, where: string): v
   const [first, ...rest] = [...missing, ...unknown, ...reshaped];
   if (first === undefined) return;
   const more = rest.length > 0 ? `, and ${rest.length} more` : '';
-  throw new LlmxError('LLMX_PARAM_MISMATCH', `The parameters in "${where}" are not those of the model: ${first}${more}.`, {
-    hint: 'They belong to another configuration, or to another version of a plugin.',
-  });
+  throw new LlmxError(
+    'LLMX_PARAM_MISMATCH',
+    `The parameters in "${where}" are not those of the model: ${first}${more}.`,
+    {
+      hint: 'They belong to another configuration, or to another version of a plugin.',
+    },
+  );
 }

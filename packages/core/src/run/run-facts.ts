@@ -1,6 +1,7 @@
 import { basename } from 'node:path';
 
 import { checkResumable } from '../config/resumable.ts';
+import type { RunConfig } from '../config/schema.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { Host } from '../plugin/host.ts';
 import type { Resolved } from '../plugin/resolve.ts';
@@ -11,7 +12,11 @@ import { createManifest, type Manifest } from './manifest.ts';
 import type { Session } from './session.ts';
 
 /** run.json of a run that starts now. */
-export function describeRun(directory: string, { resolved, dataset, backend }: Session, process: Host['process']): Manifest {
+export function describeRun(
+  directory: string,
+  { resolved, dataset, backend }: Session,
+  process: Host['process'],
+): Manifest {
   const { config, plugins, hooks } = resolved;
   const names = Object.keys(HOOK_KINDS) as HookName[];
   const order = names.map((name) => [name, hooks.order(name)] as const).filter(([, callers]) => callers.length > 0);
@@ -29,6 +34,12 @@ export function describeRun(directory: string, { resolved, dataset, backend }: S
 
 const mismatch = (message: string, hint: string): LlmxError => new LlmxError('LLMX_RESUME_MISMATCH', message, { hint });
 
+/** A configuration without what names its plugins: where they lie may change, and which they are is compared by version. */
+const withoutPlaces = <T>(config: T): T & RunConfig => {
+  const { plugins, ...rest } = config as RunConfig;
+  return { ...rest, plugins: plugins.map(({ name: _, ...options }) => options) } as unknown as T & RunConfig;
+};
+
 /**
  * Fails unless a run can go on under a configuration: the same settings, but for those that may change, and the same
  * plugins.
@@ -36,7 +47,7 @@ const mismatch = (message: string, hint: string): LlmxError => new LlmxError('LL
  * @throws LlmxError `LLMX_RESUME_MISMATCH`
  */
 export function checkSettings(manifest: Manifest, { config, plugins }: Resolved): void {
-  checkResumable(manifest.config, config);
+  checkResumable(withoutPlaces(manifest.config), withoutPlaces(config));
   const now = new Map(plugins.map(({ name, version }) => [name, version]));
   for (const { name, version } of manifest.plugins) {
     const current = now.get(name);

@@ -43,9 +43,13 @@ const runSchema = z.object({
 function describedRun({ state, directory }: Checkpoint): z.output<typeof runSchema> {
   const { success, data } = runSchema.safeParse(state.run);
   if (success) return data;
-  throw new LlmxError('LLMX_CHECKPOINT_DAMAGED', `The checkpoint "${directory}" does not say how its model was configured.`, {
-    hint: 'Use the version of llmx that wrote it.',
-  });
+  throw new LlmxError(
+    'LLMX_CHECKPOINT_DAMAGED',
+    `The checkpoint "${directory}" does not say how its model was configured.`,
+    {
+      hint: 'Use the version of llmx that wrote it.',
+    },
+  );
 }
 
 /**

@@ -37,7 +37,10 @@ export interface CheckpointRun {
 }
 
 /** Weights to evaluate, sample and export, and how to give them back. */
-export function evaluationWeights(optimizer: Optimizer, { params, optimizer: state }: TrainState): { weights: Params; release(): void } {
+export function evaluationWeights(
+  optimizer: Optimizer,
+  { params, optimizer: state }: TrainState,
+): { weights: Params; release(): void } {
   const { evalParams } = optimizer;
   if (evalParams === undefined) return { weights: params, release: () => undefined };
   const weights = tf.tidy(() => evalParams.call(optimizer, params, state) as tf.NamedTensorMap) as Params;
@@ -95,7 +98,10 @@ export function freshState({ recipe }: Session): TrainState {
  *
  * @throws LlmxError `LLMX_PARAM_MISMATCH`, `LLMX_PLUGIN_MISSING`, `LLMX_CHECKPOINT_DAMAGED`
  */
-export function restorePosition(session: Session, checkpoint: Checkpoint): { position: LoopPosition; record: CheckpointRecord } {
+export function restorePosition(
+  session: Session,
+  checkpoint: Checkpoint,
+): { position: LoopPosition; record: CheckpointRecord } {
   const { recipe, resolved } = session;
   const weights = loadWeights(checkpoint, recipe);
   const { state = {}, iterate } = uploadTree(checkpoint.optimizer) as { state?: StateTree; iterate?: Params };
@@ -106,7 +112,10 @@ export function restorePosition(session: Session, checkpoint: Checkpoint): { pos
   restorePlugins(resolved.plugins, checkpoint);
   const record = readRecord(checkpoint);
   const { step } = checkpoint.state;
-  return { position: { state: { params: iterate ?? weights, optimizer: state }, step, evaluated: record.evaluated }, record };
+  return {
+    position: { state: { params: iterate ?? weights, optimizer: state }, step, evaluated: record.evaluated },
+    record,
+  };
 }
 
 /**
@@ -124,9 +133,13 @@ function restorePlugins(plugins: readonly ActivePlugin[], { plugins: tensors, di
   for (const [name, state] of Object.entries(uploadTree(tensors))) {
     const active = plugins.find((plugin) => plugin.name === name);
     if (active?.instance.loadState === undefined)
-      throw new LlmxError('LLMX_PLUGIN_MISSING', `The checkpoint "${directory}" holds a state of the plugin "${name}", which is not loaded.`, {
-        hint: `Add ${name} to plugins, in the version that the checkpoint was written with.`,
-      });
+      throw new LlmxError(
+        'LLMX_PLUGIN_MISSING',
+        `The checkpoint "${directory}" holds a state of the plugin "${name}", which is not loaded.`,
+        {
+          hint: `Add ${name} to plugins, in the version that the checkpoint was written with.`,
+        },
+      );
     active.instance.loadState(state);
   }
 }
@@ -134,7 +147,11 @@ function restorePlugins(plugins: readonly ActivePlugin[], { plugins: tensors, di
 function readRecord({ state, directory }: Checkpoint): CheckpointRecord {
   const { success, data } = recordSchema.safeParse(state.record);
   if (success) return data;
-  throw new LlmxError('LLMX_CHECKPOINT_DAMAGED', `The checkpoint "${directory}" has a record that this version of llmx does not know.`, {
-    hint: 'Continue the run with the version of llmx that wrote it.',
-  });
+  throw new LlmxError(
+    'LLMX_CHECKPOINT_DAMAGED',
+    `The checkpoint "${directory}" has a record that this version of llmx does not know.`,
+    {
+      hint: 'Continue the run with the version of llmx that wrote it.',
+    },
+  );
 }

@@ -27,7 +27,12 @@ export interface Session {
 const SPLIT = 'train';
 
 /** The batches that a configuration trains on; `reader` reads the split `train`. */
-export const configuredBatches = ({ train, data, model }: RunConfig, reader: TokenReader, dataset: Dataset, lookahead: number) =>
+export const configuredBatches = (
+  { train, data, model }: RunConfig,
+  reader: TokenReader,
+  dataset: Dataset,
+  lookahead: number,
+) =>
   trainingBatches({
     reader,
     seed: train.seed,
@@ -49,9 +54,13 @@ function evaluationData({ config, given }: Resolved, plan: RunPlan, dataset: Dat
   const tokens = dataset.info.splits[data.valSplit]?.tokens ?? 0;
   if (windowCount(tokens, model.contextLength) === 0 && !given.has('train.evalEvery')) return undefined;
   if (tokens === 0)
-    throw new LlmxError('LLMX_DATASET_MISSING', `The dataset "${dataset.path}" has no split "${data.valSplit}" to evaluate on.`, {
-      hint: 'Prepare it with --val-fraction above 0, or set train.evalEvery: 0.',
-    });
+    throw new LlmxError(
+      'LLMX_DATASET_MISSING',
+      `The dataset "${dataset.path}" has no split "${data.valSplit}" to evaluate on.`,
+      {
+        hint: 'Prepare it with --val-fraction above 0, or set train.evalEvery: 0.',
+      },
+    );
   requireWindows(tokens, model.contextLength, data.valSplit);
   return {
     reader: dataset.split(data.valSplit),

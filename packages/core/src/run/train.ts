@@ -61,7 +61,11 @@ export async function train(options: TrainOptions, environment: Environment): Pr
     throw new LlmxError('LLMX_RUN_EXISTS', `The run "${directory}" exists already.`, {
       hint: 'Continue it with --resume, or choose another --name.',
     });
-  const resolved = await resolveConfig({ ...resolveOptions(environment), file: options.file, sets: options.sets ?? [] });
+  const resolved = await resolveConfig({
+    ...resolveOptions(environment),
+    file: options.file,
+    sets: options.sets ?? [],
+  });
   if (!exists) return startRun(directory, resolved, options, environment);
   const run = openRun(directory, host.process);
   try {
@@ -71,7 +75,12 @@ export async function train(options: TrainOptions, environment: Environment): Pr
   }
 }
 
-async function startRun(directory: string, resolved: Resolved, options: TrainOptions, environment: Environment): Promise<TrainResult> {
+async function startRun(
+  directory: string,
+  resolved: Resolved,
+  options: TrainOptions,
+  environment: Environment,
+): Promise<TrainResult> {
   const session = await openSession(resolved, environment);
   try {
     const { host } = environment;
@@ -80,7 +89,8 @@ async function startRun(directory: string, resolved: Resolved, options: TrainOpt
       return await trainIn(run, session, options, environment);
     } catch (error) {
       // A mistake of the user's leaves nothing behind; once there is a checkpoint, that is worth keeping.
-      if (LlmxError.is(error) && error.kind === 'user' && !hasCheckpoints(run)) fs.rmSync(run.path, { recursive: true, force: true });
+      if (LlmxError.is(error) && error.kind === 'user' && !hasCheckpoints(run))
+        fs.rmSync(run.path, { recursive: true, force: true });
       throw error;
     } finally {
       run.close();
@@ -93,7 +103,12 @@ async function startRun(directory: string, resolved: Resolved, options: TrainOpt
 const hasCheckpoints = ({ checkpoints }: RunDirectory): boolean =>
   fs.existsSync(checkpoints) && fs.readdirSync(checkpoints).some((name) => name.startsWith('step-'));
 
-async function continueRun(run: RunDirectory, resolved: Resolved, options: TrainOptions, environment: Environment): Promise<TrainResult> {
+async function continueRun(
+  run: RunDirectory,
+  resolved: Resolved,
+  options: TrainOptions,
+  environment: Environment,
+): Promise<TrainResult> {
   const { manifest } = run;
   const strict = options.allowChanges !== true;
   if (strict) checkSettings(manifest, resolved);
@@ -117,7 +132,12 @@ function finishedResult({ result }: Manifest, totalSteps: number): TrainResult |
 }
 
 /** Trains in a directory that this process owns, from its newest checkpoint or from the start. */
-async function trainIn(run: RunDirectory, session: Session, options: TrainOptions, { host }: Environment): Promise<TrainResult> {
+async function trainIn(
+  run: RunDirectory,
+  session: Session,
+  options: TrainOptions,
+  { host }: Environment,
+): Promise<TrainResult> {
   const { recipe, plan, resolved } = session;
   const { keepLast } = resolved.config.train;
   const retention = { keepLast, keepEvery: plan.keepEvery };
@@ -192,6 +212,10 @@ function withoutResult({ result: _, ...rest }: Manifest): Manifest {
 }
 
 const tooShort = (done: number, totalSteps: number): LlmxError =>
-  new LlmxError('LLMX_RESUME_MISMATCH', `The run has done ${done} steps already, more than train.steps ${totalSteps}.`, {
-    hint: `Set train.steps to ${done} or more.`,
-  });
+  new LlmxError(
+    'LLMX_RESUME_MISMATCH',
+    `The run has done ${done} steps already, more than train.steps ${totalSteps}.`,
+    {
+      hint: `Set train.steps to ${done} or more.`,
+    },
+  );

@@ -14,7 +14,11 @@ describe.each(TEST_BACKENDS)('differentiation on %s', (backend) => {
   });
   afterEach(() => tf.engine().endScope());
 
-  const x = () => tf.tensor2d([[1, -2], [3, 0.5]]);
+  const x = () =>
+    tf.tensor2d([
+      [1, -2],
+      [3, 0.5],
+    ]);
 
   test('agrees with the derivative of a polynomial', () => {
     const input = x();
@@ -25,7 +29,10 @@ describe.each(TEST_BACKENDS)('differentiation on %s', (backend) => {
 
   test('passes by masks computed from differentiable values', () => {
     const input = x();
-    const { grads } = differentiate(() => ({ result: tf.where(tf.greater(input, 0), input, tf.mul(input, 2)) }), [input]);
+    const { grads } = differentiate(
+      () => ({ result: tf.where(tf.greater(input, 0), input, tf.mul(input, 2)) }),
+      [input],
+    );
     expectClose(grads[0]!, [1, 2, 1, 1], 0, 'gradient');
   });
 
@@ -47,7 +54,9 @@ describe.each(TEST_BACKENDS)('differentiation on %s', (backend) => {
 
   test('names the op that has no gradient', () => {
     const input = x();
-    expect(() => differentiate(() => ({ result: tf.sum(tf.cumprod(input, 0)) }), [input])).toThrowErrorMatchingInlineSnapshot(`[LlmxError: TensorFlow.js has no gradient for the op Cumprod.]`);
+    expect(() =>
+      differentiate(() => ({ result: tf.sum(tf.cumprod(input, 0)) }), [input]),
+    ).toThrowErrorMatchingInlineSnapshot(`[LlmxError: TensorFlow.js has no gradient for the op Cumprod.]`);
   });
 
   test('can be nested in a recorded function without leaving a trace there', () => {
@@ -60,15 +69,26 @@ describe.each(TEST_BACKENDS)('differentiation on %s', (backend) => {
   });
 
   test('staged and recomputed forms give the gradients of the plain form', () => {
-    const [a, b] = [x(), tf.tensor2d([[0.3, 1], [-1, 2]])];
+    const [a, b] = [
+      x(),
+      tf.tensor2d([
+        [0.3, 1],
+        [-1, 2],
+      ]),
+    ];
     const plain = (p: tf.Tensor, q: tf.Tensor) => tf.tanh(tf.matMul(p, tf.sigmoid(q)));
     const loss = (y: tf.Tensor) => tf.sum(tf.square(y));
     const reference = differentiate(() => ({ result: tf.mul(loss(plain(a, b)), 3) }), [a, b]);
-    const early = differentiate(() => ({ result: tf.mul(staged(() => loss(plain(a, b)), [a, b]), 3) }), [a, b]);
-    const late = differentiate(
-      () => ({ result: tf.mul(loss(recomputed((p, q) => plain(p, q), [a, b])), 3) }),
+    const early = differentiate(
+      () => ({
+        result: tf.mul(
+          staged(() => loss(plain(a, b)), [a, b]),
+          3,
+        ),
+      }),
       [a, b],
     );
+    const late = differentiate(() => ({ result: tf.mul(loss(recomputed((p, q) => plain(p, q), [a, b])), 3) }), [a, b]);
     for (const { value, grads } of [early, late]) {
       expectClose(value.result, reference.value.result, 0, 'value');
       grads.forEach((gradient, index) => expectClose(gradient, reference.grads[index]!, 1e-6, 'gradient'));
@@ -79,7 +99,10 @@ describe.each(TEST_BACKENDS)('differentiation on %s', (backend) => {
     const input = x();
     const cube = (p: tf.Tensor) => recomputed((q) => tf.mul(q, tf.square(q)), [p]);
     const inner = (p: tf.Tensor) => staged(() => tf.sum(cube(p)), [p]);
-    const { grads } = differentiate(() => ({ result: staged(() => tf.add(inner(input), tf.sum(input)), [input]) }), [input]);
+    const { grads } = differentiate(
+      () => ({ result: staged(() => tf.add(inner(input), tf.sum(input)), [input]) }),
+      [input],
+    );
     expectClose(grads[0]!, [4, 13, 28, 1.75], 1e-4, 'gradient');
   });
 

@@ -94,7 +94,10 @@ function backwardNode(node: TapeNode, dys: (tf.Tensor | null)[], inputs: readonl
   return inputs.map((name) => {
     const partial = partials[name];
     if (partial === undefined)
-      throw new LlmxError('LLMX_GRADIENT_MISSING', `The op ${node.kernelName} has no gradient for its input "${name}".`);
+      throw new LlmxError(
+        'LLMX_GRADIENT_MISSING',
+        `The op ${node.kernelName} has no gradient for its input "${name}".`,
+      );
     // A gradient function may hand through an argument or one tensor twice; the clone is ours alone to free.
     return partial().clone();
   });

@@ -47,7 +47,11 @@ const B = [0.5, -2, 3, 0.7, -0.3, 1.1, 2, -1, 0.9, -0.2];
 
 test('every operation has a case here', () => {
   const leaves = ['input', 'scalar', 'constant'];
-  expect(Object.keys(CASES).toSorted()).toEqual(Object.keys(OPERATIONS).filter((op) => !leaves.includes(op)).toSorted());
+  expect(Object.keys(CASES).toSorted()).toEqual(
+    Object.keys(OPERATIONS)
+      .filter((op) => !leaves.includes(op))
+      .toSorted(),
+  );
 });
 
 describe.each(TEST_BACKENDS)('elementwise programs on %s', (backend) => {
@@ -91,7 +95,9 @@ describe.each(TEST_BACKENDS)('elementwise programs on %s', (backend) => {
     expectClose(p!, [-0.5, 2.5], 0, 'p');
     expectClose(square!, [9, 1], 0, 'square');
     expect(() => update(tensors)).toThrowErrorMatchingInlineSnapshot(`[LlmxError: The scalar "lr" is missing.]`);
-    expect(() => update({ p: p! }, { lr: 1 })).toThrowErrorMatchingInlineSnapshot(`[LlmxError: There is no parameter "g".]`);
+    expect(() => update({ p: p! }, { lr: 1 })).toThrowErrorMatchingInlineSnapshot(
+      `[LlmxError: There is no parameter "g".]`,
+    );
   });
 
   test('infinities and NaN pass through as in plain arithmetic', () => {
@@ -106,20 +112,37 @@ describe.each(TEST_BACKENDS)('elementwise programs on %s', (backend) => {
 
   test('a wrong number of tensors, other shapes or an unknown scalar are refused', () => {
     const program = compile([expr.add(x, y)], 2);
-    expect(() => runProgram(program, [tf.scalar(1)])).toThrowErrorMatchingInlineSnapshot(`[LlmxError: The program takes 2 tensors, got 1.]`);
-    expect(() => runProgram(program, [tf.zeros([2]), tf.zeros([3])])).toThrowErrorMatchingInlineSnapshot(`[LlmxError: Inputs of a program must have one shape.]`);
-    expect(() => compile([scalarExpression(1)], 0, 1)).toThrowErrorMatchingInlineSnapshot(`[LlmxError: Expression uses scalar 1 of 1.]`);
+    expect(() => runProgram(program, [tf.scalar(1)])).toThrowErrorMatchingInlineSnapshot(
+      `[LlmxError: The program takes 2 tensors, got 1.]`,
+    );
+    expect(() => runProgram(program, [tf.zeros([2]), tf.zeros([3])])).toThrowErrorMatchingInlineSnapshot(
+      `[LlmxError: Inputs of a program must have one shape.]`,
+    );
+    expect(() => compile([scalarExpression(1)], 0, 1)).toThrowErrorMatchingInlineSnapshot(
+      `[LlmxError: Expression uses scalar 1 of 1.]`,
+    );
   });
 });
 
 test('equal parts of a program become one instruction', () => {
   const gate = expr.sigmoid(x);
   const program = compile([expr.mul(gate, y), expr.add(expr.sigmoid(inputExpression(0)), 1)], 2);
-  expect(program.instructions.map(({ op }) => op)).toEqual(['input', 'sigmoid', 'input', 'multiply', 'constant', 'add']);
+  expect(program.instructions.map(({ op }) => op)).toEqual([
+    'input',
+    'sigmoid',
+    'input',
+    'multiply',
+    'constant',
+    'add',
+  ]);
 });
 
 /** The expression with other expressions in place of inputs 0 and 1. */
-function substitute(expression: ReturnType<typeof expr.add>, a: ReturnType<typeof expr.add>, b: ReturnType<typeof expr.add>): ReturnType<typeof expr.add> {
+function substitute(
+  expression: ReturnType<typeof expr.add>,
+  a: ReturnType<typeof expr.add>,
+  b: ReturnType<typeof expr.add>,
+): ReturnType<typeof expr.add> {
   if (expression.op === 'input') return expression.value === 0 ? a : b;
   return { ...expression, args: expression.args.map((argument) => substitute(argument, a, b)) };
 }

@@ -63,13 +63,22 @@ function composite(program: Program, inputs: readonly tf.Tensor[], scalars: read
  * @param scalars one number per scalar of the program
  * @returns one tensor of that shape per output
  */
-export function runProgram(program: Program, inputs: readonly tf.Tensor[], scalars: readonly number[] = []): tf.Tensor[] {
+export function runProgram(
+  program: Program,
+  inputs: readonly tf.Tensor[],
+  scalars: readonly number[] = [],
+): tf.Tensor[] {
   assert(inputs.length === program.inputs, `The program takes ${program.inputs} tensors, got ${inputs.length}.`);
   assert(scalars.length === program.scalars, `The program takes ${program.scalars} scalars, got ${scalars.length}.`);
   const shape = inputs[0]?.shape.join(',');
-  assert(inputs.every((input) => input.shape.join(',') === shape), 'Inputs of a program must have one shape.');
+  assert(
+    inputs.every((input) => input.shape.join(',') === shape),
+    'Inputs of a program must have one shape.',
+  );
   const named = Object.fromEntries(inputs.map((input, index) => [`${index}`, input]));
-  return runKernel('LlmxElementwise', named, { program, scalars }) ?? tf.tidy(() => composite(program, inputs, scalars));
+  return (
+    runKernel('LlmxElementwise', named, { program, scalars }) ?? tf.tidy(() => composite(program, inputs, scalars))
+  );
 }
 
 /** A record of tensors to a record of tensors, all of one shape; numbers may change from call to call. */
@@ -95,7 +104,10 @@ export function elementwise<I extends string, S extends string = never>(
     ...inputs.map((name, index) => [name, inputExpression(index)] as const),
     ...scalars.map((name, index) => [name, scalarExpression(index)] as const),
   ];
-  assert(new Set(named.map(([name]) => name)).size === named.length, `Names must differ: ${[...inputs, ...scalars].join(', ')}.`);
+  assert(
+    new Set(named.map(([name]) => name)).size === named.length,
+    `Names must differ: ${[...inputs, ...scalars].join(', ')}.`,
+  );
   const results = f(Object.fromEntries(named) as Record<I | S, Expression>);
   const program = compile(Object.values(results), inputs.length, scalars.length);
   const names = Object.keys(results);

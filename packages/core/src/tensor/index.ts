@@ -2,7 +2,15 @@ export { differentiate, differentiateParams, isRecording, recomputed, staged, un
 export { customOp, runKernel } from './custom-op.ts';
 export { dims } from './dims.ts';
 export { elementwise, type ElementwiseFunction, fuse, runProgram } from './elementwise.ts';
-export { compile, derivatives, expr, type Instruction, type Operation, OPERATIONS, type Program } from './expression.ts';
+export {
+  compile,
+  derivatives,
+  expr,
+  type Instruction,
+  type Operation,
+  OPERATIONS,
+  type Program,
+} from './expression.ts';
 export { at, mapParams, prefixed, scoped, stateTensors } from './params.ts';
 export { keyedRng, philox, philoxWords, randomKey, type RandomKey, uniformValues } from './rng.ts';
 export { gelu, silu, swiglu } from './ops/activation.ts';

@@ -25,7 +25,9 @@ export const prefixed = (prefix: string, params: Params): Params =>
 export function scoped(params: Params, prefix: string): Params {
   const start = `${prefix}.`;
   return Object.fromEntries(
-    Object.entries(params).flatMap(([path, value]) => (path.startsWith(start) ? [[path.slice(start.length), value]] : [])),
+    Object.entries(params).flatMap(([path, value]) =>
+      path.startsWith(start) ? [[path.slice(start.length), value]] : [],
+    ),
   );
 }
 

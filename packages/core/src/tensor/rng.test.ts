@@ -27,7 +27,8 @@ test('a counter above 32 bits uses the second word', () => {
 test('a part of the uniform numbers is the same from whatever offset', () => {
   const key = randomKey(1, 'test', 'a');
   const whole = uniformValues(key, 100);
-  for (const offset of [0, 1, 4, 7, 50]) expect(uniformValues(key, 20, offset)).toEqual(whole.slice(offset, offset + 20));
+  for (const offset of [0, 1, 4, 7, 50])
+    expect(uniformValues(key, 20, offset)).toEqual(whole.slice(offset, offset + 20));
 });
 
 test('uniform numbers lie inside (0, 1) and fill it evenly', () => {
@@ -53,12 +54,17 @@ describe('tensors', () => {
   beforeAll(() => useBackend('cpu'));
 
   test('depend on seed, purpose and path, not on the order of calls', () => {
-    const values = (seed: number, purpose: string, path: string) => keyedRng(seed, purpose).normal(path, [5], 1).dataSync();
+    const values = (seed: number, purpose: string, path: string) =>
+      keyedRng(seed, purpose).normal(path, [5], 1).dataSync();
     const reference = values(1, 'init', 'a.b');
     const rng = keyedRng(1, 'init');
     rng.normal('other', [3], 1);
     expect(rng.scope('a').normal('b', [5], 1).dataSync()).toEqual(reference);
-    for (const [seed, purpose, path] of [[2, 'init', 'a.b'], [1, 'dropout', 'a.b'], [1, 'init', 'a.c']] as const)
+    for (const [seed, purpose, path] of [
+      [2, 'init', 'a.b'],
+      [1, 'dropout', 'a.b'],
+      [1, 'init', 'a.c'],
+    ] as const)
       expect(values(seed, purpose, path)).not.toEqual(reference);
   });
 

@@ -33,7 +33,11 @@ export function philox(key: RandomKey, counter: number, out: Uint32Array): void 
 }
 
 /** Philox4x32-10 of a whole 128-bit counter, low word first. */
-export function philoxWords(key: RandomKey, counter: readonly [number, number, number, number], out: Uint32Array): void {
+export function philoxWords(
+  key: RandomKey,
+  counter: readonly [number, number, number, number],
+  out: Uint32Array,
+): void {
   let [x0, x1, x2, x3] = counter;
   let [k0, k1] = [key.low, key.high];
   for (let round = 0; round < ROUNDS; round++) {
@@ -98,11 +102,19 @@ export function keyedRng(seed: number, purpose: string, scope = ''): Rng {
   return {
     normal(path, shape, stddev, mean = 0) {
       const values = normalValues(key(path), sizeOf(shape));
-      return tf.tensor(Float32Array.from(values, (value) => mean + stddev * value), [...shape], 'float32');
+      return tf.tensor(
+        Float32Array.from(values, (value) => mean + stddev * value),
+        [...shape],
+        'float32',
+      );
     },
     uniform(path, shape, low, high) {
       const values = uniformValues(key(path), sizeOf(shape));
-      return tf.tensor(Float32Array.from(values, (value) => low + (high - low) * value), [...shape], 'float32');
+      return tf.tensor(
+        Float32Array.from(values, (value) => low + (high - low) * value),
+        [...shape],
+        'float32',
+      );
     },
     scope: (prefix) => keyedRng(seed, purpose, `${scope}${prefix}.`),
   };

@@ -68,9 +68,14 @@ export function describeArchitecture(subject: Subject): void {
       test('rows and documents are independent', () => {
         const [p, tokens] = [params(), testTokens(BATCH, TIME, VOCAB)];
         const y = logits(p, tokens);
-        for (let index = 0; index < BATCH; index++) expectAgree(logits(p, row(tokens, index)), row(y, index), `Row ${index} alone`);
+        for (let index = 0; index < BATCH; index++)
+          expectAgree(logits(p, row(tokens, index)), row(y, index), `Row ${index} alone`);
         const matrix = (values: number[]) =>
-          tf.tensor2d(Array.from({ length: BATCH }, () => values), [BATCH, TIME], 'int32');
+          tf.tensor2d(
+            Array.from({ length: BATCH }, () => values),
+            [BATCH, TIME],
+            'int32',
+          );
         const segments = matrix([0, 0, 0, 1, 1, 1, 1, 1]);
         const packed = logits(p, tokens, { segments, positions: matrix([0, 1, 2, 0, 1, 2, 3, 4]) });
         expectAgree(positions(packed, 0, 3), logits(p, positions(tokens, 0, 3)), 'First document');
@@ -111,7 +116,9 @@ export function describeArchitecture(subject: Subject): void {
       test('leaves no tensors behind', () => {
         const [p, tokens] = [params(), testTokens(BATCH, TIME, VOCAB)];
         const loss = () => tf.sum(crossEntropy(model, p, model.hidden(p, { tokens }, evaluation), tokens));
-        expectNoLeak(() => tf.tidy(() => differentiateParams(() => ({ result: loss() }), p).grads as tf.TensorContainer));
+        expectNoLeak(() =>
+          tf.tidy(() => differentiateParams(() => ({ result: loss() }), p).grads as tf.TensorContainer),
+        );
       });
 
       test('the same seed gives the same initial values, another seed others', () => {

@@ -73,11 +73,23 @@ export function describeBlock(subject: Subject & { readonly dModel?: number }): 
       test('documents of a window are independent', () => {
         const [p, x] = [params(), input()];
         const [first, second] = [4, TIME - 4];
-        const segments = tf.tensor2d(Array.from({ length: BATCH }, () => [0, 0, 0, 0, 1, 1, 1, 1, 1]), [BATCH, TIME], 'int32');
-        const places = tf.tensor2d(Array.from({ length: BATCH }, () => [0, 1, 2, 3, 0, 1, 2, 3, 4]), [BATCH, TIME], 'int32');
+        const segments = tf.tensor2d(
+          Array.from({ length: BATCH }, () => [0, 0, 0, 0, 1, 1, 1, 1, 1]),
+          [BATCH, TIME],
+          'int32',
+        );
+        const places = tf.tensor2d(
+          Array.from({ length: BATCH }, () => [0, 1, 2, 3, 0, 1, 2, 3, 4]),
+          [BATCH, TIME],
+          'int32',
+        );
         const y = block.forward(p, x, { ...evaluation, segments, positions: places });
         expectAgree(positions(y, 0, first), block.forward(p, positions(x, 0, first), evaluation), 'First document');
-        expectAgree(positions(y, first, second), block.forward(p, positions(x, first, second), evaluation), 'Second document');
+        expectAgree(
+          positions(y, first, second),
+          block.forward(p, positions(x, first, second), evaluation),
+          'Second document',
+        );
       });
 
       test('gradients agree with differences and reach every parameter', () => {
@@ -86,7 +98,10 @@ export function describeBlock(subject: Subject & { readonly dModel?: number }): 
         const f = ([x, ...values]: tf.Tensor[]) =>
           block.forward(Object.fromEntries(paths.map((path, index) => [path, values[index]!])), x!, evaluation);
         expectGradients(f, [input(), ...Object.values(p)], { step: 5e-3, tolerance: 2e-2, samples: 3 });
-        const { grads } = differentiateParams(() => ({ result: tf.sum(tf.square(block.forward(p, input(), evaluation))) }), p);
+        const { grads } = differentiateParams(
+          () => ({ result: tf.sum(tf.square(block.forward(p, input(), evaluation))) }),
+          p,
+        );
         for (const [path, gradient] of Object.entries(grads)) expectFinite(gradient, `The gradient of "${path}"`);
       });
 
@@ -98,7 +113,12 @@ export function describeBlock(subject: Subject & { readonly dModel?: number }): 
           let position = 0;
           for (const size of sizes) {
             const result = block.step(p, positions(x, position, size), state, { position });
-            expectAgree(result.x, positions(y, position, size), `Positions ${position} to ${position + size - 1}`, 1e-4);
+            expectAgree(
+              result.x,
+              positions(y, position, size),
+              `Positions ${position} to ${position + size - 1}`,
+              1e-4,
+            );
             state = result.state;
             position += size;
           }
@@ -118,7 +138,11 @@ export function describeBlock(subject: Subject & { readonly dModel?: number }): 
         const [p, x] = [params(), input()];
         expectNoLeak(() => tf.tidy(() => block.forward(p, x, evaluation)));
         expectNoLeak(() =>
-          tf.tidy(() => differentiateParams(() => ({ result: tf.sum(block.forward(p, x, evaluation)) }), p).grads as tf.TensorContainer),
+          tf.tidy(
+            () =>
+              differentiateParams(() => ({ result: tf.sum(block.forward(p, x, evaluation)) }), p)
+                .grads as tf.TensorContainer,
+          ),
         );
       });
 

@@ -4,7 +4,17 @@ import type { HostBatch, Objective, Params, Selected } from '../plugin/types.ts'
 import { differentiateParams, keyedRng, mapParams, prefixed, tf } from '../tensor/index.ts';
 import { upload } from '../train/forward-context.ts';
 import { useBackend } from './backends.ts';
-import { backendsOf, evaluation, expectAgree, expectFinite, expectNoLeak, registryOf, type Subject, testTokens, variants } from './subject.ts';
+import {
+  backendsOf,
+  evaluation,
+  expectAgree,
+  expectFinite,
+  expectNoLeak,
+  registryOf,
+  type Subject,
+  testTokens,
+  variants,
+} from './subject.ts';
 
 const [BATCH, TIME, VOCAB] = [4, 12, 19];
 
@@ -31,7 +41,11 @@ export function describeObjective(subject: Subject): void {
       });
 
       /** Rows [from, to) of a fixed batch; `ignore` decides which labels are -1. */
-      const host = (from = 0, to = BATCH, ignore: (row: number, position: number) => boolean = () => false): HostBatch => {
+      const host = (
+        from = 0,
+        to = BATCH,
+        ignore: (row: number, position: number) => boolean = () => false,
+      ): HostBatch => {
         const { lookahead } = objective;
         const ids = [...testTokens(BATCH, TIME + lookahead, VOCAB).dataSync()];
         const rows = Array.from({ length: to - from }, (_, index) => from + index);
@@ -45,7 +59,9 @@ export function describeObjective(subject: Subject): void {
           tokens: Int32Array.from(each((row, position) => [id(row, position)])),
           labels: Int32Array.from(
             each((row, position) =>
-              Array.from({ length: lookahead }, (_, view) => (ignore(row, position) ? -1 : id(row, position + 1 + view))),
+              Array.from({ length: lookahead }, (_, view) =>
+                ignore(row, position) ? -1 : id(row, position + 1 + view),
+              ),
             ),
           ),
         };
@@ -55,7 +71,8 @@ export function describeObjective(subject: Subject): void {
       const gradients = (p: Params, parts: readonly HostBatch[]): Params => {
         const totals: Record<string, number> = {};
         for (const part of parts)
-          for (const [term, count] of Object.entries(objective.targets(part))) totals[term] = (totals[term] ?? 0) + count;
+          for (const [term, count] of Object.entries(objective.targets(part)))
+            totals[term] = (totals[term] ?? 0) + count;
         const sums = parts.map((part) => {
           const f = () => {
             const { terms } = objective.loss({ model, params: p, batch: upload(part), context: evaluation });
@@ -66,7 +83,8 @@ export function describeObjective(subject: Subject): void {
         });
         return sums.reduce((a, b) => mapParams(a, (gradient, path) => tf.add(gradient, b[path]!)));
       };
-      const uneven = (row: number, position: number) => (row * 5 + position * 3) % 4 === 0 || (row === 1 && position > 2);
+      const uneven = (row: number, position: number) =>
+        (row * 5 + position * 3) % 4 === 0 || (row === 1 && position > 2);
 
       test('loss terms and gradients are finite, and every term has its targets counted', () => {
         const p = params();
@@ -77,7 +95,8 @@ export function describeObjective(subject: Subject): void {
           expect(sum.shape).toEqual([]);
           expectFinite(sum, `Term "${term}"`);
         }
-        for (const [path, gradient] of Object.entries(gradients(p, [host()]))) expectFinite(gradient, `The gradient of "${path}"`);
+        for (const [path, gradient] of Object.entries(gradients(p, [host()])))
+          expectFinite(gradient, `The gradient of "${path}"`);
       });
 
       test.each([false, true])('splitting the batch changes no gradient (ignored labels: %s)', (ignoring) => {
@@ -85,7 +104,8 @@ export function describeObjective(subject: Subject): void {
         const ignore = ignoring ? uneven : () => false;
         const whole = gradients(p, [host(0, BATCH, ignore)]);
         const split = gradients(p, [host(0, 1, ignore), host(1, BATCH, ignore)]);
-        for (const path of Object.keys(whole)) expectAgree(split[path]!, whole[path]!, `The gradient of "${path}"`, 1e-6);
+        for (const path of Object.keys(whole))
+          expectAgree(split[path]!, whole[path]!, `The gradient of "${path}"`, 1e-6);
       });
 
       test('a batch without targets adds nothing', () => {

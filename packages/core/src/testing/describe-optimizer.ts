@@ -15,10 +15,18 @@ interface Progress {
  * The contract of an optimizer: it finds a minimum, does nothing at a learning rate of 0, keeps the shape of its state,
  * continues from a stored state bit for bit, is not changed by being evaluated, touches no argument, leaks nothing.
  */
-export function describeOptimizer(subject: Subject & { /** Learning rate that finds the minimum. */ readonly lr?: number }): void {
+export function describeOptimizer(
+  subject: Subject & { /** Learning rate that finds the minimum. */ readonly lr?: number },
+): void {
   const registry = registryOf(subject);
   const lr = subject.lr ?? 0.05;
-  const targets = { 'a.weight': [[1, -2, 0.5], [3, 0, -1]], 'b.bias': [0.3, -0.7] };
+  const targets = {
+    'a.weight': [
+      [1, -2, 0.5],
+      [3, 0, -1],
+    ],
+    'b.bias': [0.3, -0.7],
+  };
 
   describe.each(backendsOf(subject))('optimizer contract on %s', (backend) => {
     beforeAll(() => useBackend(backend));
@@ -27,7 +35,8 @@ export function describeOptimizer(subject: Subject & { /** Learning rate that fi
 
     describe.each(variants(subject))('%s', (_title, selected: Selected) => {
       const build = (): Optimizer => registry.create('optimizer', selected, {});
-      const goal = (): Params => Object.fromEntries(Object.entries(targets).map(([path, value]) => [path, tf.tensor(value)]));
+      const goal = (): Params =>
+        Object.fromEntries(Object.entries(targets).map(([path, value]) => [path, tf.tensor(value)]));
       const start = (optimizer: Optimizer): Progress => {
         const params = mapParams(goal(), (value, path) => testRng.normal(path, value.shape, 1));
         return { params, state: optimizer.init(params) };
@@ -43,7 +52,9 @@ export function describeOptimizer(subject: Subject & { /** Learning rate that fi
       const weights = (optimizer: Optimizer, { params, state }: Progress): Params =>
         optimizer.evalParams?.(params, state) ?? params;
       const distance = (params: Params): number =>
-        Math.sqrt(Object.values(gradients(params)).reduce((sum, part) => sum + tf.sum(tf.square(part)).dataSync()[0]!, 0));
+        Math.sqrt(
+          Object.values(gradients(params)).reduce((sum, part) => sum + tf.sum(tf.square(part)).dataSync()[0]!, 0),
+        );
 
       test('finds the minimum of a parabola', () => {
         const optimizer = build();

@@ -45,6 +45,11 @@ export function expectGradients(
     });
     const analytic = grads[which]!.dataSync();
     const limit = tolerance * largestMagnitude(grads[which]!) + noise;
-    expectClose(indices.map((index) => analytic[index]!), differences, limit, `Gradient of input ${which}`);
+    expectClose(
+      indices.map((index) => analytic[index]!),
+      differences,
+      limit,
+      `Gradient of input ${which}`,
+    );
   });
 }

@@ -158,7 +158,7 @@ export const KERNEL_LISTS: Readonly<Record<string, readonly string[]>> = {
     '_FusedMatMul',
   ],
   // @tensorflow/tfjs-backend-webgpu@4.22.0
-  'webgpu': [
+  webgpu: [
     'Abs',
     'Acos',
     'Acosh',

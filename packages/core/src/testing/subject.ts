@@ -44,7 +44,8 @@ export function expectAgree(actual: tf.Tensor, expected: tf.Tensor, what: string
 
 /** Fails unless every value is a finite number. */
 export function expectFinite(tensor: tf.Tensor, what: string): void {
-  if (!tensor.dataSync().every((value) => Number.isFinite(value))) throw new Error(`${what} has values that are not finite.`);
+  if (!tensor.dataSync().every((value) => Number.isFinite(value)))
+    throw new Error(`${what} has values that are not finite.`);
 }
 
 /** Fails unless both hold the same parameters with the same bits. */
@@ -53,7 +54,12 @@ export function expectSameBits(actual: Params, expected: Params, what: string): 
   if (Object.keys(actual).join() !== paths.join()) throw new Error(`${what}: other parameters.`);
   for (const path of paths) {
     const [a, b] = [actual[path]!.dataSync(), expected[path]!.dataSync()];
-    if (Buffer.compare(Buffer.from(a.buffer, a.byteOffset, a.byteLength), Buffer.from(b.buffer, b.byteOffset, b.byteLength)) !== 0)
+    if (
+      Buffer.compare(
+        Buffer.from(a.buffer, a.byteOffset, a.byteLength),
+        Buffer.from(b.buffer, b.byteOffset, b.byteLength),
+      ) !== 0
+    )
       throw new Error(`${what}: "${path}" has other bits.`);
   }
 }
@@ -72,14 +78,26 @@ export function changedAfter(x: tf.Tensor, keep: number, other: tf.Tensor): tf.T
   const rest = x.shape[1]! - keep;
   const sizes = x.shape.map(() => -1);
   const part = (tensor: tf.Tensor, start: number, length: number) =>
-    tf.slice(tensor, x.shape.map((_, axis) => (axis === 1 ? start : 0)), sizes.map((size, axis) => (axis === 1 ? length : size)));
+    tf.slice(
+      tensor,
+      x.shape.map((_, axis) => (axis === 1 ? start : 0)),
+      sizes.map((size, axis) => (axis === 1 ? length : size)),
+    );
   return tf.concat([part(x, 0, keep), part(other, keep, rest)], 1);
 }
 
 /** Positions [start, start + length) of axis 1. */
 export const positions = (x: tf.Tensor, start: number, length: number): tf.Tensor =>
-  tf.slice(x, x.shape.map((_, axis) => (axis === 1 ? start : 0)), x.shape.map((_, axis) => (axis === 1 ? length : -1)));
+  tf.slice(
+    x,
+    x.shape.map((_, axis) => (axis === 1 ? start : 0)),
+    x.shape.map((_, axis) => (axis === 1 ? length : -1)),
+  );
 
 /** Row `index` of axis 0, kept as a batch of one. */
 export const row = (x: tf.Tensor, index: number): tf.Tensor =>
-  tf.slice(x, x.shape.map((_, axis) => (axis === 0 ? index : 0)), x.shape.map((_, axis) => (axis === 0 ? 1 : -1)));
+  tf.slice(
+    x,
+    x.shape.map((_, axis) => (axis === 0 ? index : 0)),
+    x.shape.map((_, axis) => (axis === 0 ? 1 : -1)),
+  );

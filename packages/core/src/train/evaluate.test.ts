@@ -31,7 +31,11 @@ describe.each(TEST_BACKENDS)('evaluation on %s', (backend) => {
   const build = (options: object = {}) => {
     const blocks = [{ block: 'attention', repeat: 2, heads: 2, ...options }];
     const context = { vocabSize: 257, contextLength: TIME };
-    const model = registry.create('architecture', { name: 'decoder', dModel: 16, initStd: 0.3, ...options, blocks }, context);
+    const model = registry.create(
+      'architecture',
+      { name: 'decoder', dModel: 16, initStd: 0.3, ...options, blocks },
+      context,
+    );
     return { model, params: model.init(keyedRng(1, 'init')) };
   };
   const data = (ids: readonly number[], options: Partial<EvaluationData> = {}): EvaluationData => ({
@@ -44,7 +48,7 @@ describe.each(TEST_BACKENDS)('evaluation on %s', (backend) => {
     maxTokens: 0,
     ...options,
   });
-  const texts = ['first document', 'a', 'the third one is longer than a window', 'x y z', ''].map(bytesOf).flat();
+  const texts = ['first document', 'a', 'the third one is longer than a window', 'x y z', ''].flatMap(bytesOf);
 
   test('a model that knows nothing pays log2(257) bits per token, and end of text costs bits but counts no byte', async () => {
     const { model, params } = build();
@@ -86,14 +90,19 @@ describe.each(TEST_BACKENDS)('evaluation on %s', (backend) => {
       for (const window of windows) {
         const ids = texts.slice(window * TIME, window * TIME + TIME + 1);
         // Parts of documents within the window, and where each begins.
-        for (let begin = 0; begin < TIME; ) {
+        for (let begin = 0; begin < TIME;) {
           const end = ids.indexOf(END, begin);
           const length = (end < 0 ? TIME : Math.min(end, TIME - 1) + 1) - begin;
           const part = ids.slice(begin, begin + length);
           // Alone, the text ends where the document does: after end of text nothing is predicted.
           const labels = Int32Array.from(part, (id, index) => (id === END ? -1 : ids[begin + index + 1]!));
           const alone = losses({ batch: 1, time: length, lookahead: 1, tokens: Int32Array.from(part), labels });
-          expectClose(together.slice(window * TIME + begin, window * TIME + begin + length), alone, 2e-5, `window ${window} at ${begin}`);
+          expectClose(
+            together.slice(window * TIME + begin, window * TIME + begin + length),
+            alone,
+            2e-5,
+            `window ${window} at ${begin}`,
+          );
           begin += length;
           compared += 1;
         }
@@ -111,9 +120,17 @@ describe.each(TEST_BACKENDS)('evaluation on %s', (backend) => {
 
   test('windows beyond learned positions, splits without a window and signals are refused', async () => {
     const source = build();
-    await expect(evaluate(source, data(texts, { contextLength: 2 * TIME }), never)).rejects.toThrowErrorMatchingInlineSnapshot(`[LlmxError: The model has learned positions for 12 tokens, got a window of 24.]`);
-    await expect(evaluate(source, data(texts.slice(0, TIME)), never)).rejects.toThrowErrorMatchingInlineSnapshot(`[LlmxError: The split "val" holds 12 tokens; one window of contextLength 12 needs 13.]`);
-    await expect(evaluate(source, data(texts), AbortSignal.abort('SIGTERM'))).rejects.toThrowErrorMatchingInlineSnapshot(`[LlmxError: Evaluation was stopped by SIGTERM.]`);
+    await expect(
+      evaluate(source, data(texts, { contextLength: 2 * TIME }), never),
+    ).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[LlmxError: The model has learned positions for 12 tokens, got a window of 24.]`,
+    );
+    await expect(evaluate(source, data(texts.slice(0, TIME)), never)).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[LlmxError: The split "val" holds 12 tokens; one window of contextLength 12 needs 13.]`,
+    );
+    await expect(
+      evaluate(source, data(texts), AbortSignal.abort('SIGTERM')),
+    ).rejects.toThrowErrorMatchingInlineSnapshot(`[LlmxError: Evaluation was stopped by SIGTERM.]`);
     const rotary = build({ positions: 'rotary' });
     expect((await evaluate(rotary, data(texts, { contextLength: 2 * TIME }), never)).tokens % (2 * TIME)).toBe(0);
   });

@@ -55,7 +55,14 @@ export async function evaluate(
   for (let start = 0; start < windows.length; start += batchSize) {
     if (signal.aborted) throw new LlmxError('LLMX_INTERRUPTED', `Evaluation was stopped by ${String(signal.reason)}.`);
     const chosen = windows.slice(start, start + batchSize);
-    const host = assembleBatch({ reader, windows: chosen, time, lookahead: 1, packing, endOfText: tokenizer.endOfText });
+    const host = assembleBatch({
+      reader,
+      windows: chosen,
+      time,
+      lookahead: 1,
+      packing,
+      endOfText: tokenizer.endOfText,
+    });
     const losses = tf.tidy(() => {
       const batch = upload(host);
       const hidden = model.hidden(params, batch, EVALUATION);

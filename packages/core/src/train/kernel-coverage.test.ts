@@ -45,13 +45,23 @@ describe('every backend of TensorFlow.js has the kernels of a training step', ()
   test.each([
     ['GPT-2 shape, adamw', step({}, { dropout: 0.1 }, 'adamw', false)],
     ['GPT-2 shape with documents, lion', step({}, {}, 'lion', true)],
-    ['Llama shape with documents, sgd', step({ ...llama, tieEmbeddings: false }, { ...llama, activation: 'swiglu', bias: false, kvHeads: 1 }, 'sgd', true)],
+    [
+      'Llama shape with documents, sgd',
+      step(
+        { ...llama, tieEmbeddings: false },
+        { ...llama, activation: 'swiglu', bias: false, kvHeads: 1 },
+        'sgd',
+        true,
+      ),
+    ],
     ['sliding window', step(llama, { ...llama, window: 3 }, 'adamw', false)],
   ])('%s', (_title, run) => expectKernelCoverage(run));
 
   test('a step that needs another kernel fails, naming backend and kernel', async () => {
     const run = () => void tf.denseBincount(tf.tensor1d([0, 1], 'int32'), tf.tensor1d([]), 4);
     expect(await dispatchedKernels(run)).toEqual(['DenseBincount']);
-    await expect(expectKernelCoverage(run)).rejects.toThrowErrorMatchingInlineSnapshot(`[Error: The backend tfjs-node-gpu has no kernel DenseBincount.]`);
+    await expect(expectKernelCoverage(run)).rejects.toThrowErrorMatchingInlineSnapshot(
+      `[Error: The backend tfjs-node-gpu has no kernel DenseBincount.]`,
+    );
   });
 });

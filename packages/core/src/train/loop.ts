@@ -58,9 +58,13 @@ async function read(scalars: StepScalars): Promise<Metrics> {
 }
 
 const interrupted = (step: number, signal: AbortSignal): LlmxError =>
-  new LlmxError('LLMX_INTERRUPTED', `Training was stopped by ${String(signal.reason)} after step ${step}; its state is saved.`, {
-    hint: 'Continue with --resume.',
-  });
+  new LlmxError(
+    'LLMX_INTERRUPTED',
+    `Training was stopped by ${String(signal.reason)} after step ${step}; its state is saved.`,
+    {
+      hint: 'Continue with --resume.',
+    },
+  );
 
 /** One step and what follows it, for every step up to the last. */
 export class TrainLoop {
@@ -126,13 +130,18 @@ export class TrainLoop {
     return step === 1 || isDue(step, logEvery, totalSteps) || isDue(step, evalEvery, totalSteps);
   }
 
-  async #report(info: StepInfo, scalars: Metrics, { logs, isTimed }: { logs: boolean; isTimed: boolean }): Promise<void> {
+  async #report(
+    info: StepInfo,
+    scalars: Metrics,
+    { logs, isTimed }: { logs: boolean; isTimed: boolean },
+  ): Promise<void> {
     const { hooks } = this.#recipe;
     if (isTimed) this.pace.caughtUp(info.step);
     this.latest = hooks.waterfallSync('metrics', scalars, info);
     if (logs) {
       const milliseconds = this.pace.latest();
-      const speed = milliseconds === undefined ? {} : { tokensPerSecond: (this.#plan.tokensPerStep / milliseconds) * 1000 };
+      const speed =
+        milliseconds === undefined ? {} : { tokensPerSecond: (this.#plan.tokensPerStep / milliseconds) * 1000 };
       const memoryMiB = this.#events.residentMiB();
       await this.#events.logged(info, { ...this.latest, tokensSeen: info.tokensSeen, ...speed, memoryMiB });
     }
@@ -145,10 +154,14 @@ export class TrainLoop {
     const { evalEvery, checkpointEvery, totalSteps } = this.#plan;
     const info = this.#info(step);
     const { signal } = this.#events;
-    const wants = { evaluation: isDue(step, evalEvery, totalSteps), checkpoint: isDue(step, checkpointEvery, totalSteps) };
+    const wants = {
+      evaluation: isDue(step, evalEvery, totalSteps),
+      checkpoint: isDue(step, checkpointEvery, totalSteps),
+    };
     let evaluated = !wants.evaluation;
     if (wants.evaluation && !signal.aborted) evaluated = await this.#evaluate(info, state);
-    if (wants.checkpoint || step === totalSteps || signal.aborted) await this.#events.save(info, { state, step, evaluated });
+    if (wants.checkpoint || step === totalSteps || signal.aborted)
+      await this.#events.save(info, { state, step, evaluated });
     if (signal.aborted) {
       await this.#events.settle();
       throw interrupted(step, signal);

@@ -29,7 +29,11 @@ export class Pace {
   median(): number | undefined {
     const sorted = this.#durations.toSorted((a, b) => a - b);
     const middle = Math.floor(sorted.length / 2);
-    return sorted.length % 2 === 1 ? sorted[middle] : sorted.length > 0 ? (sorted[middle - 1]! + sorted[middle]!) / 2 : undefined;
+    return sorted.length % 2 === 1
+      ? sorted[middle]
+      : sorted.length > 0
+        ? (sorted[middle - 1]! + sorted[middle]!) / 2
+        : undefined;
   }
 
   /** Milliseconds of the latest step. */

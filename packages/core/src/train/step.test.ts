@@ -56,7 +56,16 @@ describe.each(TEST_BACKENDS)('a training step on %s', (backend) => {
   const gradients = (given: Recipe, micros: HostBatch[], which = 1): Record<string, Float32Array> => {
     let seen: Params = {};
     const hooks = new HookDriver([
-      { name: 'watch', version: '1.0.0', hooks: { gradients: (grads) => void (seen = Object.fromEntries(Object.entries(grads).map(([path, value]) => [path, tf.keep(value.clone())]))) } },
+      {
+        name: 'watch',
+        version: '1.0.0',
+        hooks: {
+          gradients: (grads) =>
+            void (seen = Object.fromEntries(
+              Object.entries(grads).map(([path, value]) => [path, tf.keep(value.clone())]),
+            )),
+        },
+      },
     ]);
     step({ ...given, hooks }, micros, { step: which, tokensSeen: 0 });
     return Object.fromEntries(Object.entries(seen).map(([path, value]) => [path, value.dataSync() as Float32Array]));
@@ -67,17 +76,23 @@ describe.each(TEST_BACKENDS)('a training step on %s', (backend) => {
     [true, 0],
     [false, 0.2],
     [true, 0.2],
-  ])('a batch of 8 and 4 x 2 accumulated give the same gradients (ignored labels: %s, dropout: %d)', (ignoring, dropout) => {
-    const given = recipe({ dropout });
-    const whole = gradients(given, [host(0, 8, ignoring)]);
-    const split = gradients(given, [0, 2, 4, 6].map((from) => host(from, from + 2, ignoring)));
-    for (const [path, values] of Object.entries(whole)) {
-      const scale = largestMagnitude(values);
-      // A key bias has no effect, so its gradient is rounding alone.
-      if (path.endsWith('key.bias')) continue;
-      expect(largestDifference(split[path]!, values).difference / scale, path).toBeLessThan(1e-6);
-    }
-  });
+  ])(
+    'a batch of 8 and 4 x 2 accumulated give the same gradients (ignored labels: %s, dropout: %d)',
+    (ignoring, dropout) => {
+      const given = recipe({ dropout });
+      const whole = gradients(given, [host(0, 8, ignoring)]);
+      const split = gradients(
+        given,
+        [0, 2, 4, 6].map((from) => host(from, from + 2, ignoring)),
+      );
+      for (const [path, values] of Object.entries(whole)) {
+        const scale = largestMagnitude(values);
+        // A key bias has no effect, so its gradient is rounding alone.
+        if (path.endsWith('key.bias')) continue;
+        expect(largestDifference(split[path]!, values).difference / scale, path).toBeLessThan(1e-6);
+      }
+    },
+  );
 
   test('dropout differs from step to step and is the same at the same step', () => {
     const given = recipe({ dropout: 0.3 });
@@ -90,8 +105,14 @@ describe.each(TEST_BACKENDS)('a training step on %s', (backend) => {
     const given = recipe({ gradClip: 1e-3 });
     const before = start(given);
     const kept = Object.fromEntries(Object.entries(before.params).map(([path, value]) => [path, value.clone()]));
-    const { state, scalars } = trainStep(given, before, { info: { step: 1, tokensSeen: 80 }, lr: 1, micros: [host(0, 8, false)] });
-    const moved = Object.fromEntries(Object.entries(state.params).map(([path, value]) => [path, tf.sub(kept[path]!, value)]));
+    const { state, scalars } = trainStep(given, before, {
+      info: { step: 1, tokensSeen: 80 },
+      lr: 1,
+      micros: [host(0, 8, false)],
+    });
+    const moved = Object.fromEntries(
+      Object.entries(state.params).map(([path, value]) => [path, tf.sub(kept[path]!, value)]),
+    );
     expectClose(globalNorm(moved), [1e-3], 2e-5, 'norm of the update');
     expect(scalars['gradNorm']!.dataSync()[0]).toBeGreaterThan(0.01);
   });
@@ -116,7 +137,8 @@ describe.each(TEST_BACKENDS)('a training step on %s', (backend) => {
         name: 'freeze',
         version: '1.0.0',
         hooks: {
-          gradients: (grads) => Object.fromEntries(Object.entries(grads).map(([path, value]) => [path, tf.zerosLike(value)])),
+          gradients: (grads) =>
+            Object.fromEntries(Object.entries(grads).map(([path, value]) => [path, tf.zerosLike(value)])),
           inspect: ({ params }) => ({ 'norm/scale': tf.mean(params['norm.weight']!) }),
         },
       },

@@ -53,7 +53,12 @@ function microGradients(
 ): { scalars: Record<string, tf.Tensor>; grads: Params } {
   const { value, grads } = differentiateParams(() => {
     const batch = upload(micro);
-    const { terms, metrics = {} } = objective.loss({ model, params, batch, context: trainingContext({ seed, ...place }) });
+    const { terms, metrics = {} } = objective.loss({
+      model,
+      params,
+      batch,
+      context: trainingContext({ seed, ...place }),
+    });
     const shares = Object.entries(terms).map(([term, { sum, weight }]) => {
       const share = tf.div(sum, Math.max(1, totals[term] ?? 0));
       return { term, share, weighted: tf.mul(share, weight) };
@@ -105,7 +110,11 @@ function clip(grads: Params, norm: tf.Tensor, limit: number): Params {
  *
  * @returns the next state and the step's scalars, both owned by the caller
  */
-export function trainStep(recipe: Recipe, state: TrainState, input: StepInput): { state: TrainState; scalars: StepScalars } {
+export function trainStep(
+  recipe: Recipe,
+  state: TrainState,
+  input: StepInput,
+): { state: TrainState; scalars: StepScalars } {
   const { optimizer, hooks, gradClip } = recipe;
   const { info, lr } = input;
   const result = tf.tidy(() => {

@@ -78,6 +78,11 @@ export const elementwise: Kernel = (storage, inputs, attributes) => {
   const infos = Array.from({ length: program.inputs }, (_, index) => inputs[index]!);
   const outputs = program.outputs.map(() => storage.allocate(infos[0]!.shape));
   const views = outputs.map((info) => floats(storage, info));
-  loopOf(program)(infos.map((info) => floats(storage, info)), scalars, views, views[0]!.length);
+  loopOf(program)(
+    infos.map((info) => floats(storage, info)),
+    scalars,
+    views,
+    views[0]!.length,
+  );
   return outputs;
 };

@@ -10,7 +10,11 @@ export const norm: Kernel = (storage, inputs, attributes) => {
   const { epsilon, center } = attributes as unknown as NormAttributes;
   const [rows, width] = inputs['x']!.shape as [number, number];
   const outputs = [storage.allocate([rows, width]), storage.allocate([rows, width]), storage.allocate([rows, 1])];
-  const [y, normalised, scales] = outputs.map((info) => floats(storage, info)) as [Float32Array, Float32Array, Float32Array];
+  const [y, normalised, scales] = outputs.map((info) => floats(storage, info)) as [
+    Float32Array,
+    Float32Array,
+    Float32Array,
+  ];
   const [x, weight] = [floats(storage, inputs['x']), floats(storage, inputs['weight'])];
   const bias = inputs['bias'] === undefined ? new Float32Array(width) : floats(storage, inputs['bias']);
   for (let row = 0; row < rows; row++) {
@@ -38,7 +42,11 @@ export const normGrad: Kernel = (storage, inputs, attributes) => {
   const { center } = attributes as unknown as NormAttributes;
   const [rows, width] = inputs['dy']!.shape as [number, number];
   const outputs = [storage.allocate([rows, width]), storage.allocate([width]), storage.allocate([width])];
-  const [dx, dWeight, dBias] = outputs.map((info) => floats(storage, info)) as [Float32Array, Float32Array, Float32Array];
+  const [dx, dWeight, dBias] = outputs.map((info) => floats(storage, info)) as [
+    Float32Array,
+    Float32Array,
+    Float32Array,
+  ];
   const [dy, normalised] = [floats(storage, inputs['dy']), floats(storage, inputs['normalised'])];
   const [scales, weight] = [floats(storage, inputs['scale']), floats(storage, inputs['weight'])];
   const [weightSums, biasSums] = [new Float64Array(width), new Float64Array(width)];

@@ -69,8 +69,10 @@ export function registerKernel(name: `Llmx${string}`, backendName: TypedArrayBac
     backendName,
     kernelFunc({ inputs, attrs, backend }) {
       const storage =
-        backendName === 'wasm' ? wasmStorage(backend as unknown as WasmBackend) : cpuStorage(backend as unknown as CpuBackend);
-      return kernel(storage, inputs as unknown as Record<string, TensorInfo>, (attrs ?? {}));
+        backendName === 'wasm'
+          ? wasmStorage(backend as unknown as WasmBackend)
+          : cpuStorage(backend as unknown as CpuBackend);
+      return kernel(storage, inputs as unknown as Record<string, TensorInfo>, attrs ?? {});
     },
   });
 }

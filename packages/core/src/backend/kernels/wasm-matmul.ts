@@ -31,11 +31,18 @@ interface Argument {
 
 function argument(info: TensorInfo, transposed: boolean): Argument {
   const [first, second] = info.shape.slice(-2) as [number, number];
-  return transposed ? { info, transposed, rows: second, columns: first } : { info, transposed, rows: first, columns: second };
+  return transposed
+    ? { info, transposed, rows: second, columns: first }
+    : { info, transposed, rows: first, columns: second };
 }
 
 /** Copies matrix `index` of the argument into `target`, [rows, columns]. */
-function load(storage: Storage, target: TensorInfo, { info, transposed, rows, columns }: Argument, index: number): void {
+function load(
+  storage: Storage,
+  target: TensorInfo,
+  { info, transposed, rows, columns }: Argument,
+  index: number,
+): void {
   const [to, from] = [floats(storage, target), floats(storage, info)];
   const offset = index * rows * columns;
   if (transposed) transposeInto(to, from, offset, columns, rows);

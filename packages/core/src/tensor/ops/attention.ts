@@ -19,7 +19,8 @@ function mask(queryTime: number, keyTime: number, { window, segments }: Attentio
   const keys = tf.range(0, keyTime, 1, 'int32');
   const queries = tf.reshape(tf.range(keyTime - queryTime, keyTime, 1, 'int32'), [queryTime, 1]);
   let visible = tf.lessEqual(keys, queries);
-  if (window !== undefined) visible = tf.logicalAnd(visible, tf.greater(keys, tf.sub(queries, tf.scalar(window, 'int32'))));
+  if (window !== undefined)
+    visible = tf.logicalAnd(visible, tf.greater(keys, tf.sub(queries, tf.scalar(window, 'int32'))));
   visible = tf.expandDims(visible, 0);
   if (segments !== undefined) {
     const ofQueries = tf.slice(segments, [0, keyTime - queryTime], [-1, -1]);

@@ -26,7 +26,15 @@ function tiles(weight: tf.Tensor, transposed: boolean, size: number): Tile[] {
   return Array.from({ length: Math.ceil(vocab / size) }, (_, index) => {
     const start = index * size;
     const length = Math.min(size, vocab - start);
-    const [begin, shape] = transposed ? [[start, 0], [length, -1]] : [[0, start], [-1, length]];
+    const [begin, shape] = transposed
+      ? [
+          [start, 0],
+          [length, -1],
+        ]
+      : [
+          [0, start],
+          [-1, length],
+        ];
     return { start, weight: tf.slice(weight, begin, shape) };
   });
 }

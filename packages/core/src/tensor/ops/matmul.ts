@@ -30,7 +30,9 @@ export function matmul(a: tf.Tensor, b: tf.Tensor, options: MatmulOptions = {}):
       transposeA
         ? multiply(y!, dy, { transposeA: transposeB, transposeB: true })
         : multiply(dy, y!, { transposeB: !transposeB }),
-      transposeB ? multiply(dy, x!, { transposeA: true, transposeB: transposeA }) : multiply(x!, dy, { transposeA: !transposeA }),
+      transposeB
+        ? multiply(dy, x!, { transposeA: true, transposeB: transposeA })
+        : multiply(x!, dy, { transposeA: !transposeA }),
     ],
   );
 }

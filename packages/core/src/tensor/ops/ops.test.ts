@@ -81,7 +81,17 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
   });
 
   test('columnSums', () => {
-    expectClose(columnSums(tf.tensor2d([[1, 2, 3], [4, 5, 6]])), [5, 7, 9], 0, 'sums');
+    expectClose(
+      columnSums(
+        tf.tensor2d([
+          [1, 2, 3],
+          [4, 5, 6],
+        ]),
+      ),
+      [5, 7, 9],
+      0,
+      'sums',
+    );
   });
 
   test('gelu, silu and swiglu: values and gradients', () => {
@@ -89,18 +99,40 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     // x Phi(x) with Phi from tables of the normal distribution.
     expectClose(gelu(x), [-0.0040497, -0.1586553, 0, 0.3457312, 1.9544997], 1e-6, 'gelu');
     const sigmoid = (value: number) => 1 / (1 + Math.exp(-value));
-    expectClose(silu(x), [-3, -1, 0, 0.5, 2].map((value) => value * sigmoid(value)), 1e-6, 'silu');
+    expectClose(
+      silu(x),
+      [-3, -1, 0, 0.5, 2].map((value) => value * sigmoid(value)),
+      1e-6,
+      'silu',
+    );
     for (const f of [gelu, silu]) expectGradients(([value]) => f(value!), [x]);
     expectGradients(([gate, value]) => swiglu(gate!, value!), [x, tf.tensor1d([1, -2, 3, 0.1, 0.7])]);
   });
 
   test('embedding: rows, and sums of gradients where an id repeats', () => {
     const weight = random('weight', [5, 3]);
-    const ids = tf.tensor2d([[4, 0, 4], [1, 4, 2]], [2, 3], 'int32');
+    const ids = tf.tensor2d(
+      [
+        [4, 0, 4],
+        [1, 4, 2],
+      ],
+      [2, 3],
+      'int32',
+    );
     const table = matrix(weight);
-    expectClose(embedding(weight, ids), [4, 0, 4, 1, 4, 2].flatMap((id) => table[id]!), 0, 'rows');
+    expectClose(
+      embedding(weight, ids),
+      [4, 0, 4, 1, 4, 2].flatMap((id) => table[id]!),
+      0,
+      'rows',
+    );
     const { grads } = differentiate(() => ({ result: tf.sum(embedding(weight, ids)) }), [weight]);
-    expectClose(grads[0]!, [1, 1, 1, 3].flatMap((count, row) => (row === 3 ? [0, 3] : [count]).flatMap((c) => [c, c, c])), 0, 'gradient');
+    expectClose(
+      grads[0]!,
+      [1, 1, 1, 3].flatMap((count, row) => (row === 3 ? [0, 3] : [count]).flatMap((c) => [c, c, c])),
+      0,
+      'gradient',
+    );
   });
 
   test('layerNorm and rmsNorm: values against the formula, gradients against differences', () => {
@@ -108,14 +140,34 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     const rows = cube(x).flat();
     const [w, b] = [vector(weight), vector(bias)];
     const formula = (row: number[], centre: boolean, shift: number[]) => {
-      const mean = centre ? dot(row, row.map(() => 1)) / row.length : 0;
+      const mean = centre
+        ? dot(
+            row,
+            row.map(() => 1),
+          ) / row.length
+        : 0;
       const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / row.length;
       return row.map((value, index) => ((value - mean) / Math.sqrt(variance + 1e-5)) * w[index]! + shift[index]!);
     };
     const zeros = b.map(() => 0);
-    expectClose(layerNorm(x, weight, bias), rows.flatMap((row) => formula(row, true, b)), 2e-6, 'layerNorm');
-    expectClose(layerNorm(x, weight), rows.flatMap((row) => formula(row, true, zeros)), 2e-6, 'without bias');
-    expectClose(rmsNorm(x, weight), rows.flatMap((row) => formula(row, false, zeros)), 2e-6, 'rmsNorm');
+    expectClose(
+      layerNorm(x, weight, bias),
+      rows.flatMap((row) => formula(row, true, b)),
+      2e-6,
+      'layerNorm',
+    );
+    expectClose(
+      layerNorm(x, weight),
+      rows.flatMap((row) => formula(row, true, zeros)),
+      2e-6,
+      'without bias',
+    );
+    expectClose(
+      rmsNorm(x, weight),
+      rows.flatMap((row) => formula(row, false, zeros)),
+      2e-6,
+      'rmsNorm',
+    );
     expectGradients(([p, q, r]) => layerNorm(p!, q!, r), [x, weight, bias]);
     expectGradients(([p, q]) => layerNorm(p!, q!), [x, weight]);
     expectGradients(([p, q]) => rmsNorm(p!, q!), [x, weight]);
@@ -134,7 +186,14 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       return tf.matMul(turned, turned, false, true);
     };
     expectClose(scores(0), scores(1000), 1e-3, 'scores');
-    const positions = tf.tensor2d([[0, 1, 0, 1], [5, 6, 7, 8]], [2, 4], 'int32');
+    const positions = tf.tensor2d(
+      [
+        [0, 1, 0, 1],
+        [5, 6, 7, 8],
+      ],
+      [2, 4],
+      'int32',
+    );
     expectClose(
       tf.slice(rotary(x, { base: 100, positions }), [1, 0, 0, 0], [1, 3, 4, 6]),
       tf.slice(rotary(x, { base: 100, offset: 5 }), [1, 0, 0, 0], [1, 3, 4, 6]),
@@ -149,7 +208,10 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     const query = random('q', [batch, heads, time, size]);
     const key = random('k', [batch, kvHeads, time, size]);
     const value = random('v', [batch, kvHeads, time, size]);
-    const segmentIds = [[0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 1, 1]];
+    const segmentIds = [
+      [0, 0, 0, 1, 1, 2],
+      [0, 1, 1, 1, 1, 1],
+    ];
     const segments = tf.tensor2d(segmentIds, [batch, time], 'int32');
 
     const reference = (see: (b: number, from: number, to: number) => boolean) => {
@@ -170,7 +232,12 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     };
 
     test('grouped queries see the past', () => {
-      expectClose(causalAttention(query, key, value), reference((_b, t, s) => s <= t), 2e-6, 'output');
+      expectClose(
+        causalAttention(query, key, value),
+        reference((_b, t, s) => s <= t),
+        2e-6,
+        'output',
+      );
     });
     test('a window limits how far back', () => {
       const expected = reference((_b, t, s) => s <= t && s > t - 3);
@@ -182,7 +249,11 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     });
     test('fewer queries than keys are the last positions', () => {
       const late = tf.slice(query, [0, 0, 4, 0], [-1, -1, 2, -1]);
-      const whole = tf.slice(causalAttention(query, key, value, { window: 3, segments }), [0, 0, 4, 0], [-1, -1, 2, -1]);
+      const whole = tf.slice(
+        causalAttention(query, key, value, { window: 3, segments }),
+        [0, 0, 4, 0],
+        [-1, -1, 2, -1],
+      );
       expectClose(causalAttention(late, key, value, { window: 3, segments }), whole, 1e-6, 'output');
     });
     test.each([{}, { window: 2 }, { segments }])('gradients %#', (options) => {
@@ -190,7 +261,12 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     });
     test('very large scores neither overflow nor let masked positions in', () => {
       const output = causalAttention(tf.mul(query, 1e4), tf.mul(key, 1e4), value);
-      expectClose(tf.slice(output, [0, 0, 0, 0], [1, 1, 1, size]), tf.slice(value, [0, 0, 0, 0], [1, 1, 1, size]), 0, 'first');
+      expectClose(
+        tf.slice(output, [0, 0, 0, 0], [1, 1, 1, size]),
+        tf.slice(value, [0, 0, 0, 0], [1, 1, 1, size]),
+        0,
+        'first',
+      );
       expect(Number.isFinite(tf.sum(output).dataSync()[0])).toBe(true);
     });
   });

@@ -1,0 +1,78 @@
+import { BaseCommand } from '../base-command.ts';
+import { grouped, table } from '../format.ts';
+import { describeMachine, type Machine } from '../machine.ts';
+import { style } from '../style.ts';
+
+interface BackendReport {
+  readonly name: string;
+  readonly usable: boolean;
+  /** One line about a usable backend, or why it is not usable. */
+  readonly detail: string;
+  /** What to do about that. */
+  readonly hint?: string | undefined;
+  readonly precisions: readonly string[];
+}
+
+interface Diagnosis {
+  readonly llmx: string;
+  readonly node: { readonly version: string; readonly required: string; readonly supported: boolean };
+  readonly machine: Machine;
+  /** In the order in which `auto` tries them. */
+  readonly backends: readonly BackendReport[];
+  /** The backend that `auto` takes. */
+  readonly auto: string | null;
+}
+
+export class Doctor extends BaseCommand {
+  static override readonly summary = 'Say what this machine has, and which backends work on it and why not.';
+
+  async run(): Promise<Diagnosis> {
+    await this.parse(Doctor);
+    const { core, environment } = await this.open();
+    const { cwd, installRoot } = environment.host;
+    const registry = new core.Registry([core.builtin]);
+    const resolveFrom = [cwd, installRoot];
+    const probed = await core.probeBackends({ registry, selected: { name: 'auto' }, precision: 'fp32', resolveFrom });
+    const backends = probed.map(({ name, detail, reason }) => ({
+      name,
+      usable: reason === undefined,
+      detail: detail ?? reason?.message ?? '',
+      hint: reason?.hint,
+      precisions: registry.create('backend', { name }, { resolveFrom }).precisions,
+    }));
+    const diagnosis: Diagnosis = {
+      llmx: this.config.version,
+      // An older one is refused before any command runs.
+      node: { version: process.version, required: this.config.pjson.engines?.node ?? '', supported: true },
+      machine: describeMachine(),
+      backends,
+      auto: backends.find(({ usable }) => usable)?.name ?? null,
+    };
+    this.#print(diagnosis);
+    return diagnosis;
+  }
+
+  #print({ llmx, node, machine, backends, auto }: Diagnosis): void {
+    const { platform, arch, cpu, cores, memoryMiB, features } = machine;
+    const instructions =
+      features === null ? 'not known on this system' : features.join(' ') || 'none of those looked for';
+    this.print(
+      ...table([
+        ['llmx', llmx],
+        ['Node', `${node.version}, supported (${node.required})`],
+        ['system', `${platform} ${arch}`],
+        ['CPU', `${cpu}, ${cores} ${cores === 1 ? 'core' : 'cores'}`],
+        ['', instructions],
+        ['memory', `${grouped(memoryMiB)} MiB`],
+      ]),
+      '',
+      style('bold', 'Backends, in the order in which "auto" tries them'),
+    );
+    for (const { name, usable, detail, hint, precisions } of backends) {
+      const mark = usable ? style('green', '+') : style('dim', '-');
+      this.print('', `${mark} ${style('bold', name)}  ${precisions.join(', ')}`, `    ${detail}`);
+      if (hint !== undefined) this.print(`    ${hint}`);
+    }
+    this.print('', auto === null ? 'No backend works here.' : `"auto" takes ${style('bold', auto)}.`);
+  }
+}

@@ -1,0 +1,96 @@
+import { Args, Flags } from '@oclif/core';
+
+import { BaseCommand } from '../base-command.ts';
+import { backendFlag, bestFlag, countFlag, numberFlag } from '../flags.ts';
+import { visible } from '../format.ts';
+import { style } from '../style.ts';
+
+interface Generated {
+  readonly prompt: string;
+  /** What follows the prompt. */
+  readonly text: string;
+  readonly tokens: number;
+  readonly seconds: number;
+  readonly tokensPerSecond: number;
+  readonly checkpoint: string;
+}
+
+/** What a model writes may be anything: a terminal gets no control characters of it. */
+const printable = (text: string): string => (process.stdout.isTTY ? visible(text, '\n\t') : text);
+
+export class Generate extends BaseCommand {
+  static override readonly summary = 'Let a trained model continue a text.';
+  static override readonly examples = [
+    "<%= config.bin %> generate runs/first --prompt 'Once upon a time'",
+    '<%= config.bin %> generate first --best --temperature 0 --max-tokens 50',
+  ];
+  static override readonly args = {
+    target: Args.string({ description: 'Run, by name or path, or checkpoint.', required: true, ignoreStdin: true }),
+  };
+  static override readonly flags = {
+    best: bestFlag(),
+    prompt: Flags.string({ description: 'Text to continue; empty: a new document.', default: '', helpValue: 'TEXT' }),
+    'max-tokens': countFlag({ description: 'Generate at most so many tokens.', default: 200 }),
+    temperature: numberFlag({ min: 0 })({
+      description: 'Divides the logits; 0 takes the most likely token.',
+      default: 0.8,
+    }),
+    'top-k': numberFlag({ integer: true, min: 0 })({
+      description: 'Choose among the so many most likely tokens; 0: all.',
+      default: 0,
+    }),
+    'top-p': numberFlag({ min: 0, exclusive: true, max: 1 })({
+      description: 'Choose among the most likely tokens that together have this probability; 1: all.',
+      default: 1,
+    }),
+    seed: numberFlag({ integer: true, min: 0 })({ description: 'The same seed gives the same text.', default: 1 }),
+    backend: backendFlag(),
+  };
+
+  async run(): Promise<Generated> {
+    const { args, flags } = await this.parse(Generate);
+    const { core, environment } = await this.open('stopping');
+    const { prompt, best, backend } = flags;
+    const saved = await core.openSavedModel(
+      { target: args.target, which: best ? 'best' : 'latest', backend },
+      environment,
+    );
+    try {
+      const options = {
+        maxTokens: flags['max-tokens'],
+        temperature: flags.temperature,
+        topK: flags['top-k'],
+        topP: flags['top-p'],
+        seed: flags.seed,
+      };
+      const started = performance.now();
+      const pieces = core.generateText(saved, prompt, options, environment.host.signal);
+      const { text, tokens } = await this.#stream(prompt, pieces);
+      const seconds = (performance.now() - started) / 1000;
+      return { prompt, text, tokens, seconds, tokensPerSecond: tokens / seconds, checkpoint: saved.checkpoint };
+    } finally {
+      saved.close();
+    }
+  }
+
+  /** Prints the text as it comes, unless the result is printed as JSON. */
+  async #stream(
+    prompt: string,
+    pieces: AsyncIterable<{ text: string; tokens: number }>,
+  ): Promise<{ text: string; tokens: number }> {
+    const write = (text: string): boolean => this.jsonEnabled() || process.stdout.write(text);
+    let [text, tokens] = ['', 0];
+    write(style('bold', prompt));
+    try {
+      for await (const piece of pieces) {
+        text += piece.text;
+        ({ tokens } = piece);
+        write(printable(piece.text));
+        if (process.stdout.destroyed) break; // nobody reads on
+      }
+    } finally {
+      write('\n');
+    }
+    return { text, tokens };
+  }
+}
