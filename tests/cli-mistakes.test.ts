@@ -211,7 +211,7 @@ describe.concurrent('a mistake is answered with one clear sentence, and leaves n
       refusal(folder, ['-c', `ulimit -f 16 && exec "${process.execPath}" "${PROGRAM}" ${args}`], { command: 'bash' });
     expect(await limited('data prepare large.txt --out new')).toMatchInlineSnapshot(`
       "LLMX_DISK_FULL
-      Could not write "<folder>/new.partial-<owner>/train-00000.arrow": it would exceed the largest file size allowed (EFBIG).
+      Could not write "<folder>/new/train-00000.arrow": it would exceed the largest file size allowed (EFBIG).
       Raise the file-size limit (ulimit -f), or choose a folder elsewhere."
     `);
     expect(await limited('train tiny.yaml --name a --set model.dModel=64')).toMatchInlineSnapshot(`
@@ -232,7 +232,7 @@ describe.concurrent('a mistake is answered with one clear sentence, and leaves n
     expect(await refusal(folder, other)).toMatchInlineSnapshot(`
       "LLMX_RESUME_MISMATCH
       The run was started with other settings: optimizer.lr was 0.01 and is now 0.1.
-      Take these settings back to continue the run, or start a new one under another name."
+      Take these settings back, start a new run under another --name, or continue anyway with --allow-changes."
     `);
   });
 

@@ -285,7 +285,7 @@ describe('processes', () => {
       encoding: 'utf8',
     });
     expect(output.replaceAll(root, '').replace(/partial-\d+/, 'partial-PID')).toMatchInlineSnapshot(`
-      "LLMX_DISK_FULL: Could not write "/out.partial-PID,boot%201,here/train-00000.arrow": it would exceed the largest file size allowed (EFBIG).
+      "LLMX_DISK_FULL: Could not write "/out/train-00000.arrow": it would exceed the largest file size allowed (EFBIG).
       "
     `);
     expect(everything()).toEqual(['a.txt', 'b.txt']);
