@@ -6,7 +6,7 @@ import { HookDriver } from '../../packages/core/src/plugin/hook-driver.ts';
 import { Registry } from '../../packages/core/src/plugin/registry.ts';
 import type { HostBatch, Model, Objective, Optimizer, Params } from '../../packages/core/src/plugin/types.ts';
 import { differentiateParams, tf } from '../../packages/core/src/tensor/index.ts';
-import { TEST_BACKENDS, useBackend } from '../../packages/core/src/testing/backends.ts';
+import { TEST_BACKENDS, type TestBackend, useBackend } from '../../packages/core/src/testing/backends.ts';
 import { EVALUATION, upload } from '../../packages/core/src/train/forward-context.ts';
 import { trainStep, type TrainState } from '../../packages/core/src/train/step.ts';
 import { GoldenFile } from './golden-file.ts';
@@ -63,18 +63,11 @@ function loss({ model, objective }: ReturnType<typeof build>, params: Params, ho
   return tf.div(terms['nextToken']!.sum, host.labels.length);
 }
 
-if (golden === undefined) {
-  test(`${GROUP}: reference vectors`, ({ skip }) => skip('LLMX_GOLDENS_DIR does not have this group'));
-} else {
-  test(`${GROUP}: has cases`, () => expect(Object.keys(golden.cases).length).toBeGreaterThan(0));
-}
-
-const cases = Object.entries(golden?.cases ?? {});
-describe.each(TEST_BACKENDS)(`${GROUP} on %s`, (backend) => {
+/** Everything that the vectors of one group say, on one backend. */
+function describeGroup(file: GoldenFile, backend: TestBackend): void {
   beforeAll(() => useBackend(backend));
 
-  describe.each(cases)(`${GROUP} case %s`, (name, given) => {
-    const file = golden!;
+  describe.each(Object.entries(file.cases))(`${GROUP} case %s`, (name, given) => {
     const names = nanogptNames(file.names(`${name}.param.`));
     const load = () => names.fromReference((path) => file.tensor(`${name}.param.${path}`));
 
@@ -126,4 +119,13 @@ describe.each(TEST_BACKENDS)(`${GROUP} on %s`, (backend) => {
       for (const path of finals) file.expect(names.toReference(state.params, path), `${name}.final.${path}`);
     });
   });
-});
+}
+
+if (golden === undefined) {
+  test(`${GROUP}: reference vectors`, ({ skip }) => skip('LLMX_GOLDENS_DIR does not have this group'));
+} else {
+  test(`${GROUP}: has cases`, () => expect(Object.keys(golden.cases).length).toBeGreaterThan(0));
+  describe.each(TEST_BACKENDS)(`${GROUP} on %s`, (backend) => {
+    describeGroup(golden, backend);
+  });
+}
