@@ -19,6 +19,7 @@ export * from './plugin/define.ts';
 export type { Host } from './plugin/host.ts';
 export { type ComponentListing, Registry } from './plugin/registry.ts';
 export { resolveConfig, type Resolved } from './plugin/resolve.ts';
+export * from './plugin/plugin-types.ts';
 export * from './plugin/types.ts';
 export * from './run/index.ts';
 export { warmupOption, withWarmup } from './schedule/warmup.ts';

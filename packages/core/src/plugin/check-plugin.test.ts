@@ -3,7 +3,7 @@ import { z } from 'zod';
 
 import { instanceProblems, pluginProblems } from './check-plugin.ts';
 import { defineBlock, defineOptimizer, definePlugin } from './define.ts';
-import type { Plugin } from './types.ts';
+import type { Plugin } from './plugin-types.ts';
 
 const sgd = defineOptimizer({
   name: 'sgd',

@@ -5,7 +5,8 @@ import { reasonOf, show } from '../config/problems.ts';
 import { fieldsOf, isStrictObject } from '../config/shape.ts';
 import { isTree } from '../config/tree.ts';
 import { type ErrorCode, LlmxError, suggestion } from '../errors/index.ts';
-import { HOOK_KINDS, type Kind, type Plugin } from './types.ts';
+import { HOOK_KINDS, type Plugin } from './plugin-types.ts';
+import type { Kind } from './types.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
 

@@ -1,6 +1,7 @@
 import type { z } from 'zod';
 
-import type { Component, Kind, Plugin } from './types.ts';
+import type { Plugin } from './plugin-types.ts';
+import type { Component, Kind } from './types.ts';
 
 type Spec<K extends Kind, C extends z.ZodType> = Omit<Component<K, C>, 'kind'>;
 

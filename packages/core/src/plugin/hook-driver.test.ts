@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import { LlmxError, LlmxProblems } from '../errors/index.ts';
 import { HookDriver, type HookOwner } from './hook-driver.ts';
-import type { HookTable } from './types.ts';
+import type { HookTable } from './plugin-types.ts';
 
 const plugin = (name: string, hooks: HookTable): HookOwner => ({ name, version: '1.0.0', hooks });
 const at = (step: number) => ({ step, tokensSeen: step * 10 });

@@ -1,7 +1,15 @@
 import { reasonOf } from '../config/problems.ts';
 import { LlmxError, LlmxProblems } from '../errors/index.ts';
 import { PLUGIN_HINT, type PluginId, tag } from './registry.ts';
-import { HOOK_KINDS, type Hook, type HookName, type Hooks, type HookTable, type StepInfo, type Undo } from './types.ts';
+import {
+  HOOK_KINDS,
+  type Hook,
+  type HookName,
+  type Hooks,
+  type HookTable,
+  type StepInfo,
+  type Undo,
+} from './plugin-types.ts';
 
 type HooksOfKind<Combined> = { [K in HookName]: (typeof HOOK_KINDS)[K] extends Combined ? K : never }[HookName];
 type Handler = (...args: never[]) => unknown;

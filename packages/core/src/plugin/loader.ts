@@ -7,7 +7,8 @@ import { instanceProblems, pluginProblems } from './check-plugin.ts';
 import type { Host } from './host.ts';
 import { type CoreModule, importPlugin } from './import-plugin.ts';
 import { attributed, duplicateComponents, type PluginId, tag } from './registry.ts';
-import type { Plugin, PluginInstance, Selected } from './types.ts';
+import type { Plugin, PluginInstance } from './plugin-types.ts';
+import type { Selected } from './types.ts';
 
 /** A plugin that takes part in a run. */
 export interface ActivePlugin extends PluginId {

@@ -10,7 +10,8 @@ import {
   unwrap,
 } from '../config/problems.ts';
 import { LlmxError, nearest } from '../errors/index.ts';
-import type { Component, Create, Kind, Plugin, Selected } from './types.ts';
+import type { Plugin } from './plugin-types.ts';
+import type { Component, Create, Kind, Selected } from './types.ts';
 
 export interface PluginId {
   readonly name: string;

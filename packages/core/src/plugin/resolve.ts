@@ -13,7 +13,8 @@ import type { Host } from './host.ts';
 import { type ActivePlugin, type LoadOptions, loadPlugins } from './loader.ts';
 import { resolveArchitecture } from './model-options.ts';
 import { Registry } from './registry.ts';
-import type { Kind, Plugin } from './types.ts';
+import type { Plugin } from './plugin-types.ts';
+import type { Kind } from './types.ts';
 
 export interface ResolveOptions {
   readonly host: Pick<Host, 'cwd' | 'installRoot' | 'firstParty' | 'log'>;

@@ -2,19 +2,8 @@ import { describe, expectTypeOf, test } from 'vitest';
 import { z } from 'zod';
 
 import { defineBlock, defineObjective, defineOptimizer, definePlugin, defineSchedule } from './define.ts';
-import type {
-  AnyComponent,
-  Component,
-  HookName,
-  HOOK_KINDS,
-  HookTable,
-  Model,
-  Optimizer,
-  Params,
-  Plugin,
-  Schedule,
-  StateTree,
-} from './types.ts';
+import type { HookName, HOOK_KINDS, HookTable, Plugin } from './plugin-types.ts';
+import type { AnyComponent, Component, Model, Optimizer, Params, Schedule, StateTree } from './types.ts';
 
 const optimizer: Optimizer = { init: () => 0, update: ({ params, state }) => ({ params, state }) };
 const config = z.strictObject({ lr: z.number().default(0.1), decay: z.number().optional() });

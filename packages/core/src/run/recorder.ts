@@ -1,6 +1,7 @@
 import type { CheckpointStore } from '../checkpoint/store.ts';
 import type { Host } from '../plugin/host.ts';
-import type { Metrics, Sink, StepInfo } from '../plugin/types.ts';
+import type { StepInfo } from '../plugin/plugin-types.ts';
+import type { Metrics, Sink } from '../plugin/types.ts';
 import { evaluate } from '../train/evaluate.ts';
 import type { LoopEvents, LoopPosition } from '../train/loop.ts';
 import type { TrainState } from '../train/step.ts';

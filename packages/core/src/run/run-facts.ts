@@ -5,7 +5,7 @@ import type { RunConfig } from '../config/schema.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { Host } from '../plugin/host.ts';
 import type { Resolved } from '../plugin/resolve.ts';
-import { HOOK_KINDS, type HookName } from '../plugin/types.ts';
+import { HOOK_KINDS, type HookName } from '../plugin/plugin-types.ts';
 import { VERSION } from '../version.ts';
 import type { Dataset } from './dataset.ts';
 import { createManifest, type Manifest } from './manifest.ts';

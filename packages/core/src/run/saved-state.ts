@@ -5,7 +5,8 @@ import { downloadTree, uploadParams, uploadTree } from '../checkpoint/state-tree
 import type { CheckpointContent } from '../checkpoint/write-checkpoint.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { ActivePlugin } from '../plugin/loader.ts';
-import type { Optimizer, Params, StateTree, StepInfo } from '../plugin/types.ts';
+import type { StepInfo } from '../plugin/plugin-types.ts';
+import type { Optimizer, Params, StateTree } from '../plugin/types.ts';
 import { stateTensors, tf } from '../tensor/index.ts';
 import type { LoopPosition } from '../train/loop.ts';
 import type { TrainState } from '../train/step.ts';

@@ -1,6 +1,7 @@
 import { builtin } from '../builtin.ts';
 import { Registry } from '../plugin/registry.ts';
-import type { ForwardContext, Params, Plugin } from '../plugin/types.ts';
+import type { Plugin } from '../plugin/plugin-types.ts';
+import type { ForwardContext, Params } from '../plugin/types.ts';
 import { keyedRng, tf } from '../tensor/index.ts';
 import { TEST_BACKENDS, type TestBackend } from './backends.ts';
 import { largestDifference, largestMagnitude } from './close.ts';

@@ -1,6 +1,7 @@
 import type { TrainingBatches } from '../data/index.ts';
 import { LlmxError } from '../errors/index.ts';
-import type { Metrics, StepInfo } from '../plugin/types.ts';
+import type { StepInfo } from '../plugin/plugin-types.ts';
+import type { Metrics } from '../plugin/types.ts';
 import { tf } from '../tensor/index.ts';
 import { Pace } from './pace.ts';
 import { type Recipe, type StepScalars, trainStep, type TrainState } from './step.ts';

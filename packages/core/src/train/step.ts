@@ -1,5 +1,6 @@
 import type { HookDriver } from '../plugin/hook-driver.ts';
-import type { HostBatch, Model, Objective, Optimizer, Params, StateTree, StepInfo } from '../plugin/types.ts';
+import type { StepInfo } from '../plugin/plugin-types.ts';
+import type { HostBatch, Model, Objective, Optimizer, Params, StateTree } from '../plugin/types.ts';
 import { differentiateParams, mapParams, stateTensors, tf } from '../tensor/index.ts';
 import { trainingContext, upload } from './forward-context.ts';
 
