@@ -8,16 +8,14 @@ import { describe, test } from 'vitest';
 import {
   checkpoint,
   CONFIG,
-  llmx,
   onlyObject,
-  PROGRAM,
   refusal,
-  start,
   STEPS,
   until,
   useTemplate,
   workspace,
-} from './cli-harness.ts';
+} from './support/cli-workspace.ts';
+import { llmx, PROGRAM, start } from './support/llmx.ts';
 
 useTemplate();
 

@@ -3,17 +3,8 @@ import path from 'node:path';
 
 import { describe, test } from 'vitest';
 
-import {
-  checkpoint,
-  gives,
-  onlyObject,
-  type Running,
-  start,
-  STEPS,
-  until,
-  useTemplate,
-  workspace,
-} from './cli-harness.ts';
+import { checkpoint, gives, onlyObject, STEPS, until, useTemplate, workspace } from './support/cli-workspace.ts';
+import { type Running, start } from './support/llmx.ts';
 
 useTemplate();
 

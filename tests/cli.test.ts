@@ -7,16 +7,15 @@ import {
   checkpoint,
   CONFIG,
   gives,
-  llmx,
   onlyObject,
   prints,
   refusal,
-  start,
   STEPS,
   top,
   useTemplate,
   workspace,
-} from './cli-harness.ts';
+} from './support/cli-workspace.ts';
+import { llmx, start } from './support/llmx.ts';
 
 useTemplate();
 

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import { lastJson, llmx, startLlmx } from './support/llmx.ts';
+import { llmx, start } from './support/llmx.ts';
 
 const STEPS = 40;
 const KILLS = 20;
@@ -35,10 +35,14 @@ beforeAll(async () => {
       Array.from({ length: 40 }, (_, line) => `${line * file} sheep and ${line} goats`).join('\n'),
     );
   writeFileSync(join(folder, 'c.yaml'), CONFIG);
-  const { status, stderr } = await llmx(['data', 'prepare', '.', '--out', 'data', '--tokenizer', 'bytes'], folder);
+  const { status, stderr } = await llmx(folder, 'data', 'prepare', '.', '--out', 'data', '--tokenizer', 'bytes');
   if (status !== 0) throw new Error(stderr);
 }, 60_000);
 afterAll(() => rmSync(folder, { recursive: true }));
+
+/** The last line of standard output, as JSON. */
+const lastJson = ({ stdout }: { stdout: string }): Record<string, unknown> =>
+  JSON.parse(stdout.trimEnd().split('\n').at(-1) ?? '') as Record<string, unknown>;
 
 const checkpoints = (name: string) => join(folder, 'runs', name, 'checkpoints');
 const last = `step-${String(STEPS).padStart(8, '0')}`;
@@ -73,21 +77,19 @@ const partial = (name: string): string[] =>
 
 /** Trains until it is killed or done; whether it was killed, and whether in the middle of writing a checkpoint. */
 async function trainAndKill(name: string, random: () => number, aim: 'anywhere' | 'checkpoint') {
-  const { child, finished } = startLlmx(['train', 'c.yaml', '--name', name, '--resume', ...ARGUMENTS], folder);
+  const { child, ended } = start(folder, ['train', 'c.yaml', '--name', name, '--resume', ...ARGUMENTS]);
   const before = partial(name);
-  if (aim === 'anywhere') await Promise.race([sleep(random() * 3000), finished]);
+  if (aim === 'anywhere') await Promise.race([sleep(random() * 3000), ended]);
   else while (child.exitCode === null && partial(name).every((entry) => before.includes(entry))) await sleep(0);
   child.kill('SIGKILL');
-  const { status, stderr } = await finished;
-  if (status !== 'SIGKILL' && status !== 0) throw new Error(`Training failed: ${stderr}`);
-  return {
-    killed: status === 'SIGKILL',
-    inCheckpoint: status === 'SIGKILL' && partial(name).some((entry) => !before.includes(entry)),
-  };
+  const { status, stderr } = await ended;
+  if (status !== null && status !== 0) throw new Error(`Training failed: ${stderr}`);
+  const killed = status === null; // by the signal
+  return { killed, inCheckpoint: killed && partial(name).some((entry) => !before.includes(entry)) };
 }
 
 test(`killed ${KILLS} times with -9, some within checkpoints, a run ends with the bits of the uninterrupted one`, async () => {
-  const whole = await llmx(['train', 'c.yaml', '--name', 'whole', ...ARGUMENTS], folder);
+  const whole = await llmx(folder, 'train', 'c.yaml', '--name', 'whole', ...ARGUMENTS);
   expect(whole.status).toBe(0);
   expect(Object.keys(lastJson(whole)).toSorted()).toEqual(
     ['backend', 'peakMemoryMiB', 'runDir', 'steps', 'tokens', 'tokensPerSecond', 'trainLoss', 'valLoss'].toSorted(),
@@ -104,7 +106,7 @@ test(`killed ${KILLS} times with -9, some within checkpoints, a run ends with th
       inCheckpoints += Number(inCheckpoint);
       if (!killed) break;
     }
-    const end = await llmx(['train', 'c.yaml', '--name', name, '--resume', ...ARGUMENTS], folder);
+    const end = await llmx(folder, 'train', 'c.yaml', '--name', name, '--resume', ...ARGUMENTS);
     expect(end).toMatchObject({ status: 0 });
     expect(lastJson(end)).toMatchObject({
       steps: STEPS,

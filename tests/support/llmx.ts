@@ -1,36 +1,40 @@
+// Runs the command line as child processes.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-const BIN = fileURLToPath(new URL('../../packages/cli/bin/llmx.js', import.meta.url));
+export const PROGRAM = fileURLToPath(new URL('../../packages/cli/bin/llmx.js', import.meta.url));
 
-export interface Finished {
-  /** Exit status, or the signal that ended the process. */
-  readonly status: number | NodeJS.Signals;
+export interface Outcome {
+  readonly status: number | null;
   readonly stdout: string;
   readonly stderr: string;
 }
 
 export interface Running {
   readonly child: ChildProcess;
-  readonly finished: Promise<Finished>;
+  readonly ended: Promise<Outcome>;
+  /** What it has written to standard error so far. */
+  stderr(): string;
 }
 
-/** Starts the command `llmx` in a folder. */
-export function startLlmx(args: readonly string[], cwd: string): Running {
-  const child = spawn(process.execPath, [BIN, ...args], { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
-  const output = { stdout: '', stderr: '' };
-  for (const name of ['stdout', 'stderr'] as const)
-    child[name].setEncoding('utf8').on('data', (text: string) => (output[name] += text));
-  const finished = new Promise<Finished>((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (code, signal) => resolve({ status: code ?? signal ?? 1, ...output }));
+/** Starts llmx, or another `command`, with arguments; `input` is its standard input. */
+export function start(
+  cwd: string,
+  args: readonly string[],
+  { command = process.execPath, env = {}, input = '' } = {},
+): Running {
+  const { NODE_ENV: _, ...inherited } = process.env;
+  const options = { cwd, env: { ...inherited, ...env } };
+  const child = spawn(command, command === process.execPath ? [PROGRAM, ...args] : args, options);
+  let [stdout, stderr] = ['', ''];
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+  child.stdin.on('error', () => undefined).end(input); // not every command reads
+  const ended = new Promise<Outcome>((resolve, reject) => {
+    child.on('error', reject).on('close', (status) => resolve({ status, stdout, stderr }));
   });
-  return { child, finished };
+  return { child, ended, stderr: () => stderr };
 }
 
-/** Runs the command `llmx` in a folder to its end. */
-export const llmx = (args: readonly string[], cwd: string): Promise<Finished> => startLlmx(args, cwd).finished;
-
-/** The last line of standard output, as JSON. */
-export const lastJson = ({ stdout }: Finished): Record<string, unknown> =>
-  JSON.parse(stdout.trimEnd().split('\n').at(-1) ?? '') as Record<string, unknown>;
+/** Runs a command to its end. */
+export const llmx = (cwd: string, ...args: string[]): Promise<Outcome> => start(cwd, args).ended;

@@ -1,8 +1,7 @@
 /**
  * The plugin API: every contract between the framework and the components of a plugin; plugin-types.ts has the plugin and
- * its hooks. A plugin brings components, which a configuration
- * chooses, and hooks, which take part in a run. Modules hold no state: parameters, optimizer state and decoding state
- * are values that go in and come out.
+ * its hooks. A plugin brings components, which a configuration chooses, and hooks, which take part in a run. Modules hold
+ * no state: parameters, optimizer state and decoding state are values that go in and come out.
  *
  * Tensor ownership: a function *borrows* its tensor arguments and *returns* new tensors that its caller disposes;
  * everything called inside a training step runs inside `tf.tidy`.

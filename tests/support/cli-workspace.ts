@@ -1,13 +1,12 @@
-// Runs the command line as child processes in temporary folders.
-import { type ChildProcess, spawn } from 'node:child_process';
+// Folders with data, configuration and a finished run, for end-to-end tests of the command line.
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 
 import { afterAll, beforeAll, expect } from 'vitest';
 
-export const PROGRAM = fileURLToPath(new URL('../packages/cli/bin/llmx.js', import.meta.url));
+import { llmx, start } from './llmx.ts';
+
 /** Length of a run of tiny.yaml. */
 export const STEPS = 8;
 
@@ -58,41 +57,6 @@ export function workspace(...names: string[]): string {
   fs.mkdirSync(folder, { recursive: true });
   return folder;
 }
-
-interface Outcome {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-export interface Running {
-  readonly child: ChildProcess;
-  readonly ended: Promise<Outcome>;
-  /** What it has written to standard error so far. */
-  stderr(): string;
-}
-
-/** Starts llmx, or another `command`, with arguments; `input` is its standard input. */
-export function start(
-  cwd: string,
-  args: readonly string[],
-  { command = process.execPath, env = {}, input = '' } = {},
-): Running {
-  const { NODE_ENV: _, ...inherited } = process.env;
-  const options = { cwd, env: { ...inherited, ...env } };
-  const child = spawn(command, command === process.execPath ? [PROGRAM, ...args] : args, options);
-  let [stdout, stderr] = ['', ''];
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  child.stdin.on('error', () => undefined).end(input); // not every command reads
-  const ended = new Promise<Outcome>((resolve, reject) => {
-    child.on('error', reject).on('close', (status) => resolve({ status, stdout, stderr }));
-  });
-  return { child, ended, stderr: () => stderr };
-}
-
-/** Runs a command to its end. */
-export const llmx = (cwd: string, ...args: string[]): Promise<Outcome> => start(cwd, args).ended;
 
 /** Runs a command that succeeds; what it printed for people. */
 export async function prints(cwd: string, ...args: string[]): Promise<string> {
