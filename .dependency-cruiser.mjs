@@ -46,6 +46,12 @@ export default {
       { path: '^packages/(?!core/)' },
     ),
     forbid(
+      'plugins-apart',
+      'Plugins and backends build on core alone, never on each other.',
+      { path: '^packages/(plugin|backend)-([^/]+)/' },
+      { path: '^packages/', pathNot: '^packages/(core|$1-$2)/' },
+    ),
+    forbid(
       'core-node-modules',
       'Core uses files, paths, hashes and threads of Node; the rest comes through the host.',
       { path: CORE, pathNot: [TEST, `${CORE}testing/`] },

@@ -28,6 +28,7 @@ const VIOLATIONS = [
   ['core-layers-generate', 'packages/core/src/generate/a.ts', "import '../run/a.ts';"],
   ['core-known-folders', 'packages/core/src/misc/a.ts', "import '../errors/a.ts';"],
   ['core-is-lowest', 'packages/core/src/run/a.ts', "import '../../../cli/src/a.ts';"],
+  ['plugins-apart', 'packages/plugin-a/src/a.ts', "import '../../plugin-b/src/a.ts';"],
   ['core-node-modules', 'packages/core/src/run/b.ts', "import 'node:child_process';"],
   ['core-by-its-door', 'packages/cli/src/a.ts', "import '../../core/src/errors/a.ts';"],
   ['testing-in-tests', 'packages/core/src/index.ts', "import './testing/a.ts';"],
@@ -58,6 +59,7 @@ async function toothlessRules() {
     for (const [, file, text] of VIOLATIONS) write(file, `${text}\nexport type T = 1;`);
     write('packages/core/package.json', '{}');
     write('packages/core/src/run/a.test.ts', 'export {};');
+    write('packages/plugin-b/src/a.ts', 'export {};');
     write('packages/core/src/run/d.ts', "import './c.ts';");
     write('node_modules/undeclared/package.json', '{}');
     write('node_modules/undeclared/index.js', '');

@@ -1,26 +1,47 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { llmx, start } from './support/llmx.ts';
 
 const STEPS = 40;
-const KILLS = 20;
-const KILLS_IN_CHECKPOINTS = 3;
+const ALL = process.env['LLMX_TEST_ALL'] !== undefined;
+
+/** What is killed, how often at least, and how often at least within the writing of a checkpoint. */
+const CASES = [
+  { optimizer: 'adamw', settings: '', kills: 20, inCheckpoints: 3 },
+  {
+    optimizer: 'adamw-schedulefree',
+    settings: "plugins: ['@llmx/plugin-schedulefree']",
+    kills: ALL ? 20 : 8,
+    inCheckpoints: ALL ? 3 : 1,
+  },
+];
 
 // Dropout and accumulation, since both are easily lost on resume; wide enough that writing a checkpoint takes a while.
-const CONFIG = `
+const config = ({ optimizer, settings }: (typeof CASES)[number]) => `
+${settings}
 data: { train: data }
 model:
   dModel: 192
   contextLength: 16
   blocks: [{ block: attention, repeat: 2, heads: 4, dropout: 0.1 }]
-optimizer: { name: adamw, lr: 0.003 }
-schedule: { name: cosine, warmup: 5 }
+optimizer: { name: ${optimizer}, lr: 0.003 }
+schedule: { name: constant, warmup: 5 }
 train: { steps: 1000, batchSize: 2, gradAccumulation: 2, evalEvery: 10, evalTokens: 64, checkpointEvery: 4, logEvery: 1 }
 backend: wasm
 `;
@@ -34,7 +55,12 @@ beforeAll(async () => {
       join(folder, `${file}.txt`),
       Array.from({ length: 40 }, (_, line) => `${line * file} sheep and ${line} goats`).join('\n'),
     );
-  writeFileSync(join(folder, 'c.yaml'), CONFIG);
+  const modules = join(folder, 'node_modules/@llmx');
+  mkdirSync(modules, { recursive: true });
+  symlinkSync(
+    fileURLToPath(new URL('../packages/plugin-schedulefree', import.meta.url)),
+    join(modules, 'plugin-schedulefree'),
+  );
   const { status, stderr } = await llmx(folder, 'data', 'prepare', '.', '--out', 'data', '--tokenizer', 'bytes');
   if (status !== 0) throw new Error(stderr);
 }, 60_000);
@@ -88,34 +114,45 @@ async function trainAndKill(name: string, random: () => number, aim: 'anywhere' 
   return { killed, inCheckpoint: killed && partial(name).some((entry) => !before.includes(entry)) };
 }
 
-test(`killed ${KILLS} times with -9, some within checkpoints, a run ends with the bits of the uninterrupted one`, async () => {
-  const whole = await llmx(folder, 'train', 'c.yaml', '--name', 'whole', ...ARGUMENTS);
-  expect(whole.status).toBe(0);
-  expect(Object.keys(lastJson(whole)).toSorted()).toEqual(
-    ['backend', 'peakMemoryMiB', 'runDir', 'steps', 'tokens', 'tokensPerSecond', 'trainLoss', 'valLoss'].toSorted(),
-  );
-  const reference = outcome('whole');
-  const random = seeded(1);
-  let [kills, inCheckpoints] = [0, 0];
-  for (let run = 0; kills < KILLS || inCheckpoints < KILLS_IN_CHECKPOINTS; run++) {
-    expect(run, 'runs needed').toBeLessThan(20);
-    const name = `run-${run}`;
-    for (let attempt = 0; attempt < 6; attempt++) {
-      const { killed, inCheckpoint } = await trainAndKill(name, random, attempt % 3 === 2 ? 'checkpoint' : 'anywhere');
-      kills += Number(killed);
-      inCheckpoints += Number(inCheckpoint);
-      if (!killed) break;
+test.each(CASES)(
+  'killed with -9 again and again, some times within checkpoints, a run with $optimizer ends with the bits of the uninterrupted one',
+  { timeout: 300_000 },
+  async (given) => {
+    const { optimizer } = given;
+    writeFileSync(join(folder, 'c.yaml'), config(given));
+    const reference = `${optimizer}-whole`;
+    const whole = await llmx(folder, 'train', 'c.yaml', '--name', reference, ...ARGUMENTS);
+    expect(whole.status).toBe(0);
+    expect(Object.keys(lastJson(whole)).toSorted()).toEqual(
+      ['backend', 'peakMemoryMiB', 'runDir', 'steps', 'tokens', 'tokensPerSecond', 'trainLoss', 'valLoss'].toSorted(),
+    );
+    const expected = outcome(reference);
+    const random = seeded(1);
+    let [kills, inCheckpoints] = [0, 0];
+    for (let run = 0; kills < given.kills || inCheckpoints < given.inCheckpoints; run++) {
+      expect(run, 'runs needed').toBeLessThan(20);
+      const name = `${optimizer}-${run}`;
+      for (let attempt = 0; attempt < 6; attempt++) {
+        const { killed, inCheckpoint } = await trainAndKill(
+          name,
+          random,
+          attempt % 3 === 2 ? 'checkpoint' : 'anywhere',
+        );
+        kills += Number(killed);
+        inCheckpoints += Number(inCheckpoint);
+        if (!killed) break;
+      }
+      const end = await llmx(folder, 'train', 'c.yaml', '--name', name, '--resume', ...ARGUMENTS);
+      expect(end).toMatchObject({ status: 0 });
+      expect(lastJson(end)).toMatchObject({
+        steps: STEPS,
+        trainLoss: lastJson(whole)['trainLoss'],
+        valLoss: lastJson(whole)['valLoss'],
+      });
+      expect(outcome(name), `after ${kills} kills, in ${name}`).toEqual(expected);
+      expect(partial(name)).toEqual([]);
     }
-    const end = await llmx(folder, 'train', 'c.yaml', '--name', name, '--resume', ...ARGUMENTS);
-    expect(end).toMatchObject({ status: 0 });
-    expect(lastJson(end)).toMatchObject({
-      steps: STEPS,
-      trainLoss: lastJson(whole)['trainLoss'],
-      valLoss: lastJson(whole)['valLoss'],
-    });
-    expect(outcome(name), `after ${kills} kills, in ${name}`).toEqual(reference);
-    expect(partial(name)).toEqual([]);
-  }
-  expect(kills).toBeGreaterThanOrEqual(KILLS);
-  expect(inCheckpoints).toBeGreaterThanOrEqual(KILLS_IN_CHECKPOINTS);
-}, 300_000);
+    expect(kills).toBeGreaterThanOrEqual(given.kills);
+    expect(inCheckpoints).toBeGreaterThanOrEqual(given.inCheckpoints);
+  },
+);

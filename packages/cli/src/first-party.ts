@@ -1,4 +1,10 @@
 import type { Host } from '@llmx/core';
 
 /** Packages that bring components known by name, as `kind:name`; a configuration that asks for one gets this hint. */
-export const FIRST_PARTY: Host['firstParty'] = {};
+export const FIRST_PARTY: Host['firstParty'] = {
+  'optimizer:adamc-schedulefree-plus': '@llmx/plugin-schedulefree',
+  'optimizer:adamw-schedulefree': '@llmx/plugin-schedulefree',
+  'optimizer:radam-schedulefree': '@llmx/plugin-schedulefree',
+  'optimizer:schedule-free': '@llmx/plugin-schedulefree',
+  'optimizer:sgd-schedulefree': '@llmx/plugin-schedulefree',
+};

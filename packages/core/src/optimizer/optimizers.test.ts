@@ -17,8 +17,16 @@ describe.each(TEST_BACKENDS)('optimizers on %s', (backend) => {
     const optimizer = registry.create('optimizer', selected, {});
     let params: Record<string, tf.Tensor> = { w: tf.tensor2d([[1]]) };
     let state = optimizer.init(params);
+    const loss = tf.scalar(1);
     return grads.map((gradient, index) => {
-      const result = optimizer.update({ grads: { w: tf.tensor2d([[gradient]]) }, params, state, lr, step: index + 1 });
+      const result = optimizer.update({
+        grads: { w: tf.tensor2d([[gradient]]) },
+        params,
+        state,
+        lr,
+        step: index + 1,
+        loss,
+      });
       ({ params, state } = result);
       return params['w']!.dataSync()[0]!;
     });
@@ -48,7 +56,14 @@ describe.each(TEST_BACKENDS)('optimizers on %s', (backend) => {
       const optimizer = registry.create('optimizer', options, {});
       const params = { 'a.weight': tf.ones([2, 2]), 'a.bias': tf.ones([2]), 'norm.weight': tf.ones([2]) };
       const grads = { 'a.weight': tf.zeros([2, 2]), 'a.bias': tf.zeros([2]), 'norm.weight': tf.zeros([2]) };
-      const next = optimizer.update({ grads, params, state: optimizer.init(params), lr: 0.1, step: 1 });
+      const next = optimizer.update({
+        grads,
+        params,
+        state: optimizer.init(params),
+        lr: 0.1,
+        step: 1,
+        loss: tf.scalar(1),
+      });
       return Object.entries(next.params).flatMap(([path, value]) => (value.dataSync()[0]! < 1 ? [path] : []));
     };
     test('falls on matrices unless told otherwise', () => {

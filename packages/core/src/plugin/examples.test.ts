@@ -102,7 +102,14 @@ test('sign-momentum moves every parameter by lr, against the gradient', () => {
   const optimizer = resolved.registry.create('optimizer', { name: 'sign-momentum', weightDecay: 0.5 }, {});
   const params = { w: tf.tensor1d([1, -2, 3]) };
   const grads = { w: tf.tensor1d([0.1, -20, 0]) };
-  const first = optimizer.update({ params, grads, state: optimizer.init(params), lr: 0.1, step: 1 });
+  const first = optimizer.update({
+    params,
+    grads,
+    state: optimizer.init(params),
+    lr: 0.1,
+    step: 1,
+    loss: tf.scalar(1),
+  });
   expectClose(first.params['w']!, [1 - 0.1 * 1.5, -2 + 0.1 * 2, 3 - 0.1 * 1.5], 1e-6, 'parameters');
   expectClose((first.state as { momentum: { w: tf.Tensor } }).momentum.w, [0.001, -0.2, 0], 1e-6, 'momentum');
 });

@@ -68,7 +68,9 @@ function locate(name: string, folders: readonly string[]): string {
   let broken: unknown;
   for (const folder of folders) {
     try {
-      return realpathSync(fileURLToPath(createJiti(join(folder, 'llmx.config.js')).esmResolve(name)));
+      return realpathSync(
+        fileURLToPath(createJiti(join(folder, 'llmx.config.js'), { fsCache: false }).esmResolve(name)),
+      );
     } catch (error) {
       const isAbsent = (error as Error).message.startsWith(`Cannot find module '${name}'`);
       if (!isAbsent) broken ??= error;

@@ -7,7 +7,7 @@ import { instanceProblems, pluginProblems } from './check-plugin.ts';
 import type { Host } from './host.ts';
 import { type CoreModule, importPlugin } from './import-plugin.ts';
 import { attributed, duplicateComponents, type PluginId, tag } from './registry.ts';
-import type { Plugin, PluginInstance } from './plugin-types.ts';
+import type { Plugin, PluginInstance, PluginRun } from './plugin-types.ts';
 import type { Selected } from './types.ts';
 
 /** A plugin that takes part in a run. */
@@ -80,8 +80,11 @@ function sound(exported: unknown, selected: Selected, where: string, coreVersion
 function activate({ plugin, selected, where }: Candidate, host: LoadOptions['host']): ActivePlugin {
   const { name, version } = plugin;
   const options = validOptions(plugin, selected, where);
-  const log = (message: string): void => host.log('info', `${tag(plugin)} ${message}`);
-  const instance: unknown = attributed(plugin, 'could not be set up', () => plugin.setup?.(options, { log }) ?? {});
+  const run: PluginRun = {
+    log: (message) => host.log('info', `${tag(plugin)} ${message}`),
+    warn: (message) => host.log('warn', `${tag(plugin)} ${message}`),
+  };
+  const instance: unknown = attributed(plugin, 'could not be set up', () => plugin.setup?.(options, run) ?? {});
   throwProblems(instanceProblems(instance, plugin));
   return { name, version, plugin, entry: selected.name, options, instance: instance as PluginInstance };
 }

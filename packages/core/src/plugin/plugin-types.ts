@@ -72,6 +72,8 @@ export interface PluginInstance {
 
 export interface PluginRun {
   log(message: string): void;
+  /** Tells the user of a setting that will not do what they may expect. */
+  warn(message: string): void;
 }
 
 export interface Plugin<C extends z.ZodType = z.ZodType> {

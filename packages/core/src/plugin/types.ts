@@ -185,10 +185,14 @@ export interface ElementwiseRule {
 export interface Optimizer<S extends StateTree = StateTree> {
   init(params: Params): S;
   /**
-   * One step. `lr` is the learning rate after the schedule; `step` counts from 1. Returned tensors may be arguments
-   * handed through unchanged.
+   * One step. `lr` is the learning rate after the schedule; `step` counts from 1; `loss` is the step's loss before the
+   * update, float32 scalar, and reading it waits for the device. Returned tensors may be arguments handed through
+   * unchanged.
    */
-  update(args: { grads: Params; params: Params; state: S; lr: number; step: number }): { params: Params; state: S };
+  update(args: { grads: Params; params: Params; state: S; lr: number; step: number; loss: tf.Tensor }): {
+    params: Params;
+    state: S;
+  };
   /**
    * Weights to evaluate, sample and export, where these differ from the iterate that is trained. The framework always
    * uses it.

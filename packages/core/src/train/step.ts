@@ -129,6 +129,7 @@ export function trainStep(
       state: state.optimizer,
       lr,
       step: info.step,
+      loss: raw.scalars['loss']!,
     });
     const inspected = hooks.collectSync('inspect', { ...info, params: next.params, grads });
     return { params: next.params, optimizer: next.state, scalars: { ...inspected, ...raw.scalars, gradNorm } };
