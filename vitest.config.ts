@@ -4,6 +4,7 @@ export default defineConfig({
   test: {
     include: ['packages/*/src/**/*.{test,test-prop}.ts', 'tests/**/*.{test,test-prop}.ts'],
     testTimeout: 30_000,
+    setupFiles: ['tests/support/native-backend.ts'],
     // On with --typecheck, which scripts/test.mjs passes.
     typecheck: {
       include: ['packages/*/src/**/*.test-d.ts', 'tests/**/*.test-d.ts'],

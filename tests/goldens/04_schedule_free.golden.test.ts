@@ -5,7 +5,7 @@ import { z } from '../../packages/core/src/index.ts';
 import { Registry } from '../../packages/core/src/plugin/registry.ts';
 import type { Optimizer, Params, Selected, StateTree } from '../../packages/core/src/plugin/types.ts';
 import { at, tf } from '../../packages/core/src/tensor/index.ts';
-import { TEST_BACKENDS, type TestBackend, useBackend } from '../../packages/core/src/testing/backends.ts';
+import { TEST_BACKENDS, useBackend } from '../../packages/core/src/testing/backends.ts';
 import schedulefree from '../../packages/plugin-schedulefree/src/index.ts';
 import { GoldenFile } from './golden-file.ts';
 
@@ -58,7 +58,7 @@ const BUFFERS = {
   exp_avg: ({ slots }: State) => slots['m'],
 };
 
-function describeGroup(file: GoldenFile, backend: TestBackend): void {
+function describeGroup(file: GoldenFile, backend: string): void {
   beforeAll(() => useBackend(backend));
   const names = file.names('common.init.');
   const evaluationSteps = JSON.parse(file.metadata['eval_steps'] ?? '[]') as number[];

@@ -6,7 +6,7 @@ import { HookDriver } from '../../packages/core/src/plugin/hook-driver.ts';
 import { Registry } from '../../packages/core/src/plugin/registry.ts';
 import type { HostBatch, Model, Objective, Optimizer, Params } from '../../packages/core/src/plugin/types.ts';
 import { differentiateParams, tf } from '../../packages/core/src/tensor/index.ts';
-import { TEST_BACKENDS, type TestBackend, useBackend } from '../../packages/core/src/testing/backends.ts';
+import { TEST_BACKENDS, useBackend } from '../../packages/core/src/testing/backends.ts';
 import { EVALUATION, upload } from '../../packages/core/src/train/forward-context.ts';
 import { trainStep, type TrainState } from '../../packages/core/src/train/step.ts';
 import { GoldenFile } from './golden-file.ts';
@@ -64,7 +64,7 @@ function loss({ model, objective }: ReturnType<typeof build>, params: Params, ho
 }
 
 /** Everything that the vectors of one group say, on one backend. */
-function describeGroup(file: GoldenFile, backend: TestBackend): void {
+function describeGroup(file: GoldenFile, backend: string): void {
   beforeAll(() => useBackend(backend));
 
   describe.each(Object.entries(file.cases))(`${GROUP} case %s`, (name, given) => {

@@ -26,7 +26,7 @@ const config = z.strictObject({
 });
 type Config = z.output<typeof config>;
 
-/** Keys and values of the positions seen so far, float32 [batch, kvHeads, seen, headSize]; empty at first. */
+/** Keys and values of the positions seen so far, float32 [batch, seen, kvHeads, headSize]; empty at first. */
 type Cache = { readonly key?: tf.Tensor; readonly value?: tf.Tensor };
 
 /** Where a pass stands in its sequence. */
@@ -90,13 +90,12 @@ class AttentionBlock implements Block {
 
   forward(params: Params, x: tf.Tensor, context: ForwardContext): tf.Tensor {
     const { segments, positions } = context;
-    const { dropout } = this.#options;
     const attended = tf.tidy(() => {
-      const { output } = this.#attend(params, x, {}, { offset: 0, segments, positions });
-      return tf.add(x, context.dropout(output, dropout, 'attention'));
+      const { merged } = this.#attend(params, x, {}, { offset: 0, segments, positions });
+      return this.#branch(context, 'attention', x, (residual) => this.#output(params, merged, residual));
     });
     return tf.tidy(() =>
-      tf.add(attended, context.dropout(this.#feedForward(params, attended), dropout, 'feedForward')),
+      this.#branch(context, 'feedForward', attended, (residual) => this.#feedForward(params, attended, residual)),
     );
   }
 
@@ -105,43 +104,59 @@ class AttentionBlock implements Block {
   }
 
   step(params: Params, x: tf.Tensor, state: StateTree, { position }: StepContext): { x: tf.Tensor; state: StateTree } {
-    const { output, cache } = this.#attend(params, x, state as Cache, { offset: position });
-    const attended = tf.add(x, output);
-    return { x: tf.add(attended, this.#feedForward(params, attended)), state: this.#visible(cache) };
+    const { merged, cache } = this.#attend(params, x, state as Cache, { offset: position });
+    const attended = this.#output(params, merged, x);
+    return { x: this.#feedForward(params, attended, attended), state: this.#visible(cache) };
   }
 
-  #feedForward(params: Params, x: tf.Tensor): tf.Tensor {
-    return feedForward(params, 'feedForward', applyNorm(params, 'feedForward.norm', x, this.#options), this.#options);
+  /** x + dropout(branch), the sum taken within the branch's last product where nothing is dropped. */
+  #branch(
+    context: ForwardContext,
+    place: string,
+    x: tf.Tensor,
+    branch: (residual: tf.Tensor | undefined) => tf.Tensor,
+  ): tf.Tensor {
+    const { dropout } = this.#options;
+    if (dropout === 0 || !context.training) return branch(x);
+    return tf.add(x, context.dropout(branch(undefined), dropout, place));
   }
 
-  /** The attention branch, and the keys and values of all positions so far. */
+  #output(params: Params, merged: tf.Tensor, residual: tf.Tensor | undefined): tf.Tensor {
+    return applyLinear(params, 'attention.output', merged, residual);
+  }
+
+  #feedForward(params: Params, x: tf.Tensor, residual: tf.Tensor | undefined): tf.Tensor {
+    const normed = applyNorm(params, 'feedForward.norm', x, this.#options);
+    return feedForward(params, 'feedForward', normed, this.#options, residual);
+  }
+
+  /** What the heads attend to, float32 [batch, time, dModel], and the keys and values of all positions so far. */
   #attend(params: Params, x: tf.Tensor, cache: Cache, { offset, segments, positions }: Place) {
     const { positions: kind, ropeBase, window } = this.#options;
     const normed = applyNorm(params, 'attention.norm', x, this.#options);
     const turn = (tensor: tf.Tensor): tf.Tensor =>
       kind === 'rotary' ? rotary(tensor, { base: ropeBase, offset, positions }) : tensor;
     const append = (past: tf.Tensor | undefined, now: tf.Tensor) =>
-      past === undefined ? now : tf.concat([past, now], 2);
+      past === undefined ? now : tf.concat([past, now], 1);
     const query = turn(this.#split(params, 'query', normed, this.#heads));
     const key = append(cache.key, turn(this.#split(params, 'key', normed, this.#kvHeads)));
     const value = append(cache.value, this.#split(params, 'value', normed, this.#kvHeads));
-    const merged = tf.transpose(causalAttention(query, key, value, { window, segments }), [0, 2, 1, 3]);
-    return { output: applyLinear(params, 'attention.output', tf.reshape(merged, x.shape)), cache: { key, value } };
+    const attended = causalAttention(query, key, value, { window, segments });
+    return { merged: tf.reshape(attended, x.shape), cache: { key, value } };
   }
 
-  /** A projection of float32 [batch, time, dModel] to [batch, count, time, headSize]. */
+  /** A projection of float32 [batch, time, dModel] to [batch, time, count, headSize]. */
   #split(params: Params, name: string, x: tf.Tensor, count: number): tf.Tensor {
     const [batch, time] = dims(x, 3);
-    const projected = applyLinear(params, `attention.${name}`, x);
-    return tf.transpose(tf.reshape(projected, [batch, time, count, this.#headSize]), [0, 2, 1, 3]);
+    return tf.reshape(applyLinear(params, `attention.${name}`, x), [batch, time, count, this.#headSize]);
   }
 
   /** The part of the cache that later positions can still see. */
   #visible(cache: { key: tf.Tensor; value: tf.Tensor }): Cache {
     const { window } = this.#options;
-    const [, , seen] = dims(cache.key, 4);
+    const [, seen] = dims(cache.key, 4);
     if (window === undefined || seen < window) return cache;
-    const last = (tensor: tf.Tensor) => tf.slice(tensor, [0, 0, seen - window + 1, 0], [-1, -1, -1, -1]);
+    const last = (tensor: tf.Tensor) => tf.slice(tensor, [0, seen - window + 1, 0, 0], [-1, -1, -1, -1]);
     return { key: last(cache.key), value: last(cache.value) };
   }
 }

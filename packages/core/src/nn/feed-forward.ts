@@ -1,6 +1,6 @@
 import type { Params, Rng } from '../plugin/types.ts';
-import { gelu, swiglu, type tf } from '../tensor/index.ts';
-import { applyLinear, initLinear } from './linear.ts';
+import { geluFeedForward, swiglu, type tf } from '../tensor/index.ts';
+import { affineMap, applyLinear, initLinear } from './linear.ts';
 
 export const ACTIVATIONS = ['gelu', 'swiglu'] as const;
 
@@ -33,9 +33,19 @@ export function initFeedForward(
   };
 }
 
-/** down(gelu(up x)), or down(silu(gate x) * up x); float32 [batch, time, dModel] to the same shape. */
-export function feedForward(params: Params, path: string, x: tf.Tensor, { activation }: FeedForwardOptions): tf.Tensor {
-  const up = applyLinear(params, `${path}.up`, x);
-  const hidden = activation === 'swiglu' ? swiglu(applyLinear(params, `${path}.gate`, x), up) : gelu(up);
-  return applyLinear(params, `${path}.down`, hidden);
+/**
+ * down(gelu(up x)), or down(silu(gate x) * up x), plus `residual` where given; float32 [batch, time, dModel] to the same
+ * shape.
+ */
+export function feedForward(
+  params: Params,
+  path: string,
+  x: tf.Tensor,
+  { activation }: FeedForwardOptions,
+  residual?: tf.Tensor,
+): tf.Tensor {
+  const [up, down] = [affineMap(params, `${path}.up`), affineMap(params, `${path}.down`)];
+  if (activation === 'gelu') return geluFeedForward(x, up, down, residual);
+  const hidden = swiglu(applyLinear(params, `${path}.gate`, x), applyLinear(params, `${path}.up`, x));
+  return applyLinear(params, `${path}.down`, hidden, residual);
 }

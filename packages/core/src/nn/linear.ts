@@ -1,5 +1,5 @@
 import type { Params, Rng } from '../plugin/types.ts';
-import { at, linear, tf } from '../tensor/index.ts';
+import { type AffineMap, at, linear, tf } from '../tensor/index.ts';
 
 /** A weight [inputs, outputs] at `<path>.weight`, normal with `std`, and a zero bias where asked for. */
 export function initLinear(
@@ -14,6 +14,14 @@ export function initLinear(
   return bias ? { ...weight, [`${path}.bias`]: tf.zeros([outputs]) } : weight;
 }
 
-/** The affine map of `initLinear`. */
-export const applyLinear = (params: Params, path: string, x: tf.Tensor): tf.Tensor =>
-  linear(x, at(params, `${path}.weight`), params[`${path}.bias`]);
+/** Weight and bias of `initLinear`. */
+export const affineMap = (params: Params, path: string): AffineMap => ({
+  weight: at(params, `${path}.weight`),
+  bias: params[`${path}.bias`],
+});
+
+/** The affine map of `initLinear`, plus `residual` where given. */
+export function applyLinear(params: Params, path: string, x: tf.Tensor, residual?: tf.Tensor): tf.Tensor {
+  const { weight, bias } = affineMap(params, path);
+  return linear(x, weight, bias, { residual });
+}

@@ -13,7 +13,7 @@ const { mul, sub } = expr;
 function updateOf(rule: ElementwiseRule): ElementwiseFunction {
   const inputs = ['parameter', 'gradient', ...rule.slots];
   const scalars = ['lr', 'decay', ...Object.keys(rule.scalars(1))];
-  return elementwise({ inputs, scalars }, (expressions) => {
+  return elementwise({ inputs, scalars, overwrite: ['parameter', ...rule.slots] }, (expressions) => {
     const { parameter, gradient, lr, decay } = expressions as Record<string, Expression>;
     const next = rule.direction({
       gradient: gradient!,

@@ -39,8 +39,8 @@ test('every counts steps from 1, and metrics are needed only where a handler run
   const driver = new HookDriver([plugin('a', { stepEnd: { every: 3, handler: ({ step }) => void steps.push(step) } })]);
   for (let step = 1; step <= 7; step++) await driver.series('stepEnd', { ...at(step), metrics: {} });
   expect(steps).toEqual([3, 6]);
-  expect([1, 2, 3, 6].map((step) => driver.needsMetrics(step))).toEqual([false, false, true, true]);
-  expect(new HookDriver([]).needsMetrics(3)).toBe(false);
+  expect([1, 2, 3, 6].map((step) => driver.takesPart('stepEnd', step))).toEqual([false, false, true, true]);
+  expect(new HookDriver([]).takesPart('stepEnd', 3)).toBe(false);
 });
 
 test('a waterfall passes the value on; nothing returned keeps it', async () => {

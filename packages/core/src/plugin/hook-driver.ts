@@ -53,9 +53,9 @@ export class HookDriver {
     return this.#all(name).map(({ plugin }) => plugin.name);
   }
 
-  /** Whether a `stepEnd` handler runs at this step and so needs the step's metrics. */
-  needsMetrics(step: number): boolean {
-    return this.#due('stepEnd', step).length > 0;
+  /** Whether a handler of the hook runs at this step. */
+  takesPart(name: HookName, step: number): boolean {
+    return this.#due(name, step).length > 0;
   }
 
   /** Each handler may replace the value; one that returns nothing keeps it. */

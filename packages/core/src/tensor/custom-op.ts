@@ -20,6 +20,9 @@ export function customOp(
 /** A value that a kernel understands as an attribute. */
 type Attribute = number | boolean | string | readonly number[] | object;
 
+/** Whether the active backend has the kernel. */
+export const hasKernel = (name: `Llmx${string}`): boolean => tf.getKernel(name, tf.getBackend()) !== undefined;
+
 /**
  * Runs the kernel `name` of the active backend where there is one. Kernels of llmx are named `Llmx<Op>`; an op without
  * a kernel runs its composite of plain TensorFlow.js ops, which is the reference.
@@ -29,7 +32,7 @@ export function runKernel(
   inputs: Readonly<Record<string, tf.Tensor>>,
   attributes: Readonly<Record<string, Attribute>> = {},
 ): tf.Tensor[] | undefined {
-  if (tf.getKernel(name, tf.getBackend()) === undefined) return undefined;
+  if (!hasKernel(name)) return undefined;
   const outputs: tf.Tensor | tf.Tensor[] = tf
     .engine()
     .runKernel(name, { ...inputs }, attributes as unknown as tf.NamedAttrMap);

@@ -7,6 +7,7 @@
  */
 import { LlmxError } from '../errors/index.ts';
 import type { Params } from '../plugin/types.ts';
+import { accumulated } from './in-place.ts';
 import { tf } from './tf.ts';
 
 interface TapeNode {
@@ -73,7 +74,7 @@ class GradientMap {
 
   add(id: number, gradient: tf.Tensor): void {
     const sum = this.#gradients.get(id);
-    this.#gradients.set(id, sum === undefined ? gradient : tf.add(sum, gradient));
+    this.#gradients.set(id, sum === undefined ? gradient : accumulated(sum, gradient));
     if (sum !== undefined) tf.dispose([sum, gradient]);
   }
 

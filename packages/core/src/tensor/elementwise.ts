@@ -61,12 +61,14 @@ function composite(program: Program, inputs: readonly tf.Tensor[], scalars: read
  *
  * @param inputs float32 tensors of one shape
  * @param scalars one number per scalar of the program
+ * @param overwrite per output, the input whose memory it may take; the caller must not read that input afterwards
  * @returns one tensor of that shape per output
  */
 export function runProgram(
   program: Program,
   inputs: readonly tf.Tensor[],
   scalars: readonly number[] = [],
+  overwrite: readonly (number | undefined)[] = [],
 ): tf.Tensor[] {
   assert(inputs.length === program.inputs, `The program takes ${program.inputs} tensors, got ${inputs.length}.`);
   assert(scalars.length === program.scalars, `The program takes ${program.scalars} scalars, got ${scalars.length}.`);
@@ -77,7 +79,8 @@ export function runProgram(
   );
   const named = Object.fromEntries(inputs.map((input, index) => [`${index}`, input]));
   return (
-    runKernel('LlmxElementwise', named, { program, scalars }) ?? tf.tidy(() => composite(program, inputs, scalars))
+    runKernel('LlmxElementwise', named, { program, scalars, overwrite }) ??
+    tf.tidy(() => composite(program, inputs, scalars))
   );
 }
 
@@ -90,14 +93,19 @@ export type ElementwiseFunction = (
 /**
  * An elementwise function with several results, for updates of parameters and the like: one pass over memory where the
  * backend fuses. `f` is called once, with an expression for each name, and gives an expression for each result. Not
- * recorded for differentiation.
+ * recorded for differentiation. Results named in `overwrite` may take the memory of the inputs of those names, which the
+ * caller then must not read any more, except through other tensors of the same data: those keep it.
  *
  * @example
  * const decayed = elementwise({ inputs: ['p', 'g'], scalars: ['lr'] }, ({ p, g, lr }) => ({ p: sub(p, mul(lr, g)) }));
  * const { p } = decayed({ p: weights, g: gradient }, { lr: 0.1 });
  */
 export function elementwise<I extends string, S extends string = never>(
-  { inputs, scalars = [] }: { readonly inputs: readonly I[]; readonly scalars?: readonly S[] },
+  {
+    inputs,
+    scalars = [],
+    overwrite = [],
+  }: { readonly inputs: readonly I[]; readonly scalars?: readonly S[]; readonly overwrite?: readonly I[] },
   f: (expressions: Readonly<Record<I | S, Expression>>) => Readonly<Record<string, Expression>>,
 ): ElementwiseFunction {
   const named = [
@@ -111,6 +119,7 @@ export function elementwise<I extends string, S extends string = never>(
   const results = f(Object.fromEntries(named) as Record<I | S, Expression>);
   const program = compile(Object.values(results), inputs.length, scalars.length);
   const names = Object.keys(results);
+  const takenFrom = names.map((name) => (overwrite.includes(name as I) ? inputs.indexOf(name as I) : undefined));
   return (tensors, numbers = {}) => {
     const given = inputs.map((name) => at(tensors, name));
     const values = scalars.map((name) => {
@@ -118,7 +127,7 @@ export function elementwise<I extends string, S extends string = never>(
       assert(value !== undefined, `The scalar "${name}" is missing.`);
       return value;
     });
-    const outputs = runProgram(program, given, values);
+    const outputs = runProgram(program, given, values, takenFrom);
     return Object.fromEntries(names.map((name, index) => [name, outputs[index]!]));
   };
 }

@@ -1,6 +1,7 @@
 export { differentiate, differentiateParams, isRecording, recomputed, staged, unrecorded } from './differentiate.ts';
-export { customOp, runKernel } from './custom-op.ts';
+export { customOp, hasKernel, runKernel } from './custom-op.ts';
 export { dims } from './dims.ts';
+export { accumulated, scaled, sumOfSquares } from './in-place.ts';
 export { elementwise, type ElementwiseFunction, fuse, runProgram } from './elementwise.ts';
 export {
   compile,
@@ -18,7 +19,8 @@ export { type AttentionOptions, causalAttention } from './ops/attention.ts';
 export { causalConvolution } from './ops/causal-convolution.ts';
 export { type CrossEntropyOptions, linearCrossEntropy } from './ops/cross-entropy.ts';
 export { embedding } from './ops/embedding.ts';
-export { linear } from './ops/linear.ts';
+export { type AffineMap, geluFeedForward } from './ops/feed-forward.ts';
+export { linear, type LinearOptions } from './ops/linear.ts';
 export { matmul, type MatmulOptions } from './ops/matmul.ts';
 export { layerNorm, rmsNorm } from './ops/norm.ts';
 export { rotary, type RotaryOptions } from './ops/rotary.ts';

@@ -1,14 +1,25 @@
 import { registerTypedArrayKernels } from '../backend/index.ts';
 import { tf } from '../tensor/index.ts';
 
-/**
- * Backends that tests run on everywhere: `composite` is plain JavaScript without llmx's kernels, the reference; `cpu`
- * and `wasm` have them.
- */
-export const TEST_BACKENDS = ['composite', 'cpu', 'wasm'] as const;
-export type TestBackend = (typeof TEST_BACKENDS)[number];
+/** A backend that a package adds to the tests, e.g. in a vitest set-up file: `load` registers it with TensorFlow.js. */
+export interface AddedTestBackend {
+  readonly name: string;
+  load(): Promise<unknown>;
+}
 
-async function load(name: TestBackend): Promise<void> {
+const ADDED = Symbol.for('llmx.testBackends');
+
+const added = (globalThis as { readonly [ADDED]?: readonly AddedTestBackend[] })[ADDED] ?? [];
+
+/**
+ * Backends that tests run on: `composite` is plain JavaScript without llmx's kernels, the reference; `cpu` and `wasm`
+ * have them; then those in the global list `Symbol.for('llmx.testBackends')`, if a set-up file filled it.
+ */
+export const TEST_BACKENDS: readonly string[] = ['composite', 'cpu', 'wasm', ...added.map(({ name }) => name)];
+
+async function load(name: string): Promise<void> {
+  const other = added.find((backend) => backend.name === name);
+  if (other !== undefined) return void (await other.load());
   if (name === 'wasm') {
     await import('@tensorflow/tfjs-backend-wasm');
     return registerTypedArrayKernels('wasm');
@@ -24,7 +35,7 @@ async function load(name: TestBackend): Promise<void> {
 }
 
 /** Makes a backend the active one. */
-export async function useBackend(name: TestBackend): Promise<void> {
+export async function useBackend(name: string): Promise<void> {
   await load(name);
   await tf.setBackend(name);
   await tf.ready();

@@ -1,4 +1,4 @@
-export { TEST_BACKENDS, type TestBackend, useBackend } from './backends.ts';
+export { type AddedTestBackend, TEST_BACKENDS, useBackend } from './backends.ts';
 export { expectClose, largestDifference, largestMagnitude } from './close.ts';
 export { describeArchitecture } from './describe-architecture.ts';
 export { describeBlock } from './describe-block.ts';

@@ -3,7 +3,7 @@ import { Registry } from '../plugin/registry.ts';
 import type { Plugin } from '../plugin/plugin-types.ts';
 import type { ForwardContext, Params } from '../plugin/types.ts';
 import { keyedRng, tf } from '../tensor/index.ts';
-import { TEST_BACKENDS, type TestBackend } from './backends.ts';
+import { TEST_BACKENDS } from './backends.ts';
 import { largestDifference, largestMagnitude } from './close.ts';
 
 /** What a contract suite tests: a component of a plugin, with each of several sets of options. */
@@ -14,10 +14,10 @@ export interface Subject {
   /** Sets of options to test with; default: the component's defaults. */
   readonly options?: readonly Readonly<Record<string, unknown>>[];
   /** Backends to test on; default: all that run everywhere. */
-  readonly backends?: readonly TestBackend[];
+  readonly backends?: readonly string[];
 }
 
-export const backendsOf = ({ backends = TEST_BACKENDS }: Subject): readonly TestBackend[] => backends;
+export const backendsOf = ({ backends = TEST_BACKENDS }: Subject): readonly string[] => backends;
 
 /** Each set of options with a title. */
 export const variants = ({ name, options = [{}] }: Subject): [string, { name: string }][] =>

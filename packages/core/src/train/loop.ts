@@ -120,7 +120,7 @@ export class TrainLoop {
     const next = trainStep(this.#recipe, state, { info, lr, micros });
     const logs = this.#logs(step);
     // The clock starts after the second step: the first ones compile and allocate.
-    if (!logs && !hooks.needsMetrics(step) && sinceStart !== 2) tf.dispose(next.scalars);
+    if (!logs && !hooks.takesPart('stepEnd', step) && sinceStart !== 2) tf.dispose(next.scalars);
     else await this.#report(info, { ...(await read(next.scalars)), lr }, { logs, isTimed: sinceStart >= 2 });
     this.#events.stepped(step);
     return next.state;

@@ -1,7 +1,15 @@
 import type { HookDriver } from '../plugin/hook-driver.ts';
 import type { StepInfo } from '../plugin/plugin-types.ts';
 import type { HostBatch, Model, Objective, Optimizer, Params, StateTree } from '../plugin/types.ts';
-import { differentiateParams, mapParams, stateTensors, tf } from '../tensor/index.ts';
+import {
+  accumulated,
+  differentiateParams,
+  mapParams,
+  scaled,
+  stateTensors,
+  sumOfSquares,
+  tf,
+} from '../tensor/index.ts';
 import { trainingContext, upload } from './forward-context.ts';
 
 /** What a run trains with: fixed from the first step to the last. */
@@ -76,7 +84,7 @@ function microGradients(
 /** Adds the entries of `more` to those of `sums`, and disposes what went in. */
 function accumulate<T extends Record<string, tf.Tensor>>(sums: T | undefined, more: T): T {
   if (sums === undefined) return more;
-  const added = tf.tidy(() => mapParams(sums, (sum, key) => tf.add(sum, more[key]!)) as T);
+  const added = tf.tidy(() => mapParams(sums, (sum, key) => accumulated(sum, more[key]!)) as T);
   tf.dispose([sums, more]);
   return added;
 }
@@ -97,13 +105,16 @@ function accumulatedGradients(recipe: Recipe, params: Params, { info, micros }: 
 
 /** Square root of the sum of all squares, float32 scalar. */
 export const globalNorm = (grads: Params): tf.Tensor =>
-  tf.sqrt(tf.addN(Object.values(grads).map((gradient) => tf.sum(tf.square(gradient)))));
+  tf.sqrt(tf.addN(Object.values(grads).map((gradient) => sumOfSquares(gradient))));
 
-/** Gradients scaled down to a global norm of at most `limit`: times min(1, limit / (norm + 1e-6)). */
-function clip(grads: Params, norm: tf.Tensor, limit: number): Params {
+/**
+ * Gradients scaled down to a global norm of at most `limit`: times min(1, limit / (norm + 1e-6)); in place where
+ * nobody reads the given ones afterwards.
+ */
+function clip(grads: Params, norm: tf.Tensor, limit: number, overwrite: boolean): Params {
   if (limit === 0) return grads;
   const factor = tf.minimum(1, tf.div(limit, tf.add(norm, 1e-6)));
-  return mapParams(grads, (gradient) => tf.mul(gradient, factor));
+  return mapParams(grads, (gradient) => scaled(gradient, factor, overwrite));
 }
 
 /**
@@ -122,7 +133,7 @@ export function trainStep(
     const raw = accumulatedGradients(recipe, state.params, input);
     const grads = hooks.waterfallSync('gradients', raw.grads, info);
     const gradNorm = globalNorm(grads);
-    const clipped = clip(grads, gradNorm, gradClip);
+    const clipped = clip(grads, gradNorm, gradClip, !hooks.takesPart('inspect', info.step));
     const next = optimizer.update({
       grads: clipped,
       params: state.params,

@@ -1,10 +1,21 @@
-import { fuse } from '../elementwise.ts';
-import { expr } from '../expression.ts';
+import { fuse, runProgram } from '../elementwise.ts';
+import { compile, derivatives, expr, inputExpression } from '../expression.ts';
+import type { tf } from '../tf.ts';
 
 const { mul, add, erf, sigmoid } = expr;
 
+const geluOf = (x: Parameters<typeof mul>[0]) => mul(mul(0.5, x), add(1, erf(mul(x, Math.SQRT1_2))));
+
 /** Gaussian error linear unit, exact: x Phi(x) (Hendrycks & Gimpel, arXiv 1606.08415). */
-export const gelu = fuse((x) => mul(mul(0.5, x), add(1, erf(mul(x, Math.SQRT1_2)))));
+export const gelu = fuse((x) => geluOf(x));
+
+const y = geluOf(inputExpression(0));
+const valueOnly = compile([y], 1);
+const valueAndSlope = compile([y, ...derivatives(y, 1)], 1);
+
+/** gelu(x), and where wanted its derivative at x; unrecorded. */
+export const geluWithDerivative = (x: tf.Tensor, derivative: boolean): tf.Tensor[] =>
+  runProgram(derivative ? valueAndSlope : valueOnly, [x]);
 
 /** Sigmoid linear unit: x sigmoid(x). */
 export const silu = fuse((x) => mul(x, sigmoid(x)));

@@ -45,10 +45,10 @@ function weights(scores: tf.Tensor, scale: number, bias: tf.Tensor, batch: numbe
  * `keyTime` positions. The composite holds the weights [batch * heads, queryTime, keyTime]; the kernels
  * `LlmxAttention` and `LlmxAttentionGrad` need not.
  *
- * @param query float32 [batch, heads, queryTime, headSize]
- * @param key float32 [batch, kvHeads, keyTime, headSize]; heads is a multiple of kvHeads
- * @param value float32 [batch, kvHeads, keyTime, headSize]
- * @returns float32 [batch, heads, queryTime, headSize]
+ * @param query float32 [batch, queryTime, heads, headSize]
+ * @param key float32 [batch, keyTime, kvHeads, headSize]; heads is a multiple of kvHeads
+ * @param value float32 [batch, keyTime, kvHeads, headSize]
+ * @returns float32 [batch, queryTime, heads, headSize]
  */
 export function causalAttention(
   query: tf.Tensor,
@@ -56,17 +56,13 @@ export function causalAttention(
   value: tf.Tensor,
   options: AttentionOptions = {},
 ): tf.Tensor {
-  const [batch, heads, queryTime, headSize] = dims(query, 4);
-  const [, kvHeads, keyTime] = dims(key, 4);
+  const [, , heads, headSize] = dims(query, 4);
+  const [, keyTime, kvHeads] = dims(key, 4);
   assert(heads % kvHeads === 0, `${heads} query heads cannot share ${kvHeads} key heads.`);
   const scale = 1 / Math.sqrt(headSize);
   const window = options.window !== undefined && options.window < keyTime ? options.window : undefined;
   const segments = options.segments === undefined ? {} : { segments: options.segments };
   const attributes = window === undefined ? { scale } : { scale, window };
-  // The queries that share a key head become more rows of one product.
-  const grouped = (x: tf.Tensor): tf.Tensor => tf.reshape(x, [batch * kvHeads, -1, headSize]);
-  const perHead = (x: tf.Tensor): tf.Tensor => tf.reshape(x, [batch * heads, queryTime, keyTime]);
-  const perGroup = (x: tf.Tensor): tf.Tensor => tf.reshape(x, [batch * kvHeads, -1, keyTime]);
 
   return customOp(
     [query, key, value],
@@ -76,29 +72,65 @@ export function causalAttention(
         save([query, key, value, output, ...kernelSaved]);
         return output;
       }
-      const scores = multiply(grouped(query), grouped(key), { transposeB: true });
-      const bias = mask(queryTime, keyTime, { window, ...segments });
-      const probabilities = weights(perHead(scores), scale, bias, batch);
+      const [result, probabilities] = attend(query, key, value, { window, ...segments });
       save([query, key, value, probabilities]);
-      return tf.reshape(multiply(perGroup(probabilities), grouped(value)), query.shape);
+      return result;
     },
     (dy, saved) => {
       const [q, k, v, last, ...kernelSaved] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, ...tf.Tensor[]];
-      if (kernelSaved.length > 0) {
-        const named = Object.fromEntries(kernelSaved.map((tensor, index) => [`saved${index}`, tensor]));
-        const inputs = { dy, query: q, key: k, value: v, output: last, ...named, ...segments };
-        return runKernel('LlmxAttentionGrad', inputs, attributes)!;
-      }
-      const probabilities = perGroup(last);
-      const dOutput = grouped(dy);
-      const dValue = multiply(probabilities, dOutput, { transposeA: true });
-      const dProbabilities = multiply(dOutput, grouped(v), { transposeB: true });
-      // Softmax: ds = p * (dp - sum(dp * p)).
-      const weighted = tf.mul(dProbabilities, probabilities);
-      const dScores = tf.sub(weighted, tf.mul(probabilities, tf.sum(weighted, -1, true)));
-      const dQuery = tf.mul(multiply(dScores, grouped(k)), scale);
-      const dKey = tf.mul(multiply(dScores, grouped(q), { transposeA: true }), scale);
-      return [tf.reshape(dQuery, q.shape), tf.reshape(dKey, k.shape), tf.reshape(dValue, v.shape)];
+      if (kernelSaved.length === 0) return attentionGradients(dy, q, k, v, last);
+      const named = Object.fromEntries(kernelSaved.map((tensor, index) => [`saved${index}`, tensor]));
+      const inputs = { dy, query: q, key: k, value: v, output: last, ...named, ...segments };
+      return runKernel('LlmxAttentionGrad', inputs, attributes)!;
     },
   );
+}
+
+/** [batch, time, heads, size] as [batch * groups, heads / groups * time, size]: queries that share a key are one product. */
+function perGroup(x: tf.Tensor, groups: number): tf.Tensor {
+  const [batch, , , size] = dims(x, 4);
+  return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [batch * groups, -1, size]);
+}
+
+/** The inverse of `perGroup`. */
+function perPosition(x: tf.Tensor, shape: readonly number[]): tf.Tensor {
+  const [batch, time, heads, size] = shape as [number, number, number, number];
+  return tf.transpose(tf.reshape(x, [batch, heads, time, size]), [0, 2, 1, 3]);
+}
+
+/** Output and weights, the latter as float32 [batch * kvHeads, group * queryTime, keyTime]. */
+function attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, options: AttentionOptions): [tf.Tensor, tf.Tensor] {
+  const [batch, queryTime, heads, headSize] = dims(query, 4);
+  const [, keyTime, kvHeads] = dims(key, 4);
+  const scores = multiply(perGroup(query, kvHeads), perGroup(key, kvHeads), { transposeB: true });
+  const bias = mask(queryTime, keyTime, options);
+  const perHead = tf.reshape(scores, [batch * heads, queryTime, keyTime]);
+  const probabilities = tf.reshape(weights(perHead, 1 / Math.sqrt(headSize), bias, batch), scores.shape);
+  return [perPosition(multiply(probabilities, perGroup(value, kvHeads)), query.shape), probabilities];
+}
+
+/** Gradients of query, key and value, given the weights. */
+function attentionGradients(
+  dy: tf.Tensor,
+  query: tf.Tensor,
+  key: tf.Tensor,
+  value: tf.Tensor,
+  probabilities: tf.Tensor,
+): tf.Tensor[] {
+  const [, , kvHeads, headSize] = dims(key, 4);
+  const [dOutput, q, k, v] = [dy, query, key, value].map((x) => perGroup(x, kvHeads)) as [
+    tf.Tensor,
+    tf.Tensor,
+    tf.Tensor,
+    tf.Tensor,
+  ];
+  const scale = 1 / Math.sqrt(headSize);
+  const dValue = multiply(probabilities, dOutput, { transposeA: true });
+  const dProbabilities = multiply(dOutput, v, { transposeB: true });
+  // Softmax: ds = p * (dp - sum(dp * p)).
+  const weighted = tf.mul(dProbabilities, probabilities);
+  const dScores = tf.sub(weighted, tf.mul(probabilities, tf.sum(weighted, -1, true)));
+  const dQuery = tf.mul(multiply(dScores, k), scale);
+  const dKey = tf.mul(multiply(dScores, q, { transposeA: true }), scale);
+  return [perPosition(dQuery, query.shape), perPosition(dKey, key.shape), perPosition(dValue, value.shape)];
 }

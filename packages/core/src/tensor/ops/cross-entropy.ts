@@ -1,4 +1,4 @@
-import { customOp, runKernel } from '../custom-op.ts';
+import { customOp, hasKernel, runKernel } from '../custom-op.ts';
 import { dims } from '../dims.ts';
 import { tf } from '../tf.ts';
 import { multiply } from './matmul.ts';
@@ -108,7 +108,9 @@ function headGradients(
 
 /**
  * Cross-entropy of softmax(hidden weight) in nats, without holding all logits where they are many: beyond 64 MiB of
- * logits the vocabulary is tiled, and the backward pass computes each tile's logits again.
+ * logits the vocabulary is tiled, and the backward pass computes each tile's logits again. The kernels
+ * `LlmxLinearCrossEntropy` and `LlmxLinearCrossEntropyGrad` do all of it where the backend has them; else
+ * `LlmxCrossEntropy` serves logits that fit.
  *
  * @param hidden float32 [rows, width]
  * @param weight float32 [width, vocab], or [vocab, width] if `transposed`
@@ -120,6 +122,42 @@ export function linearCrossEntropy(
   weight: tf.Tensor,
   labels: tf.Tensor,
   options: CrossEntropyOptions = {},
+): tf.Tensor {
+  const { transposed = false } = options;
+  return options.tile === undefined && hasKernel('LlmxLinearCrossEntropy')
+    ? fusedCrossEntropy(hidden, weight, labels, transposed)
+    : compositeCrossEntropy(hidden, weight, labels, options);
+}
+
+/** With the backend's kernels, which decide themselves what they keep. */
+const fusedCrossEntropy = (hidden: tf.Tensor, weight: tf.Tensor, labels: tf.Tensor, transposed: boolean): tf.Tensor =>
+  customOp(
+    [hidden, weight],
+    (save) => {
+      const inputs = { hidden, weight, labels };
+      const [loss, logSum, logits] = runKernel('LlmxLinearCrossEntropy', inputs, { transposed }) as tf.Tensor[];
+      save([hidden, weight, labels, logSum!, logits!]);
+      return loss!;
+    },
+    (dy, saved) => {
+      const [savedHidden, savedWeight, savedLabels, logSum, logits] = saved as tf.Tensor[];
+      const inputs = {
+        dy,
+        hidden: savedHidden!,
+        weight: savedWeight!,
+        labels: savedLabels!,
+        logSum: logSum!,
+        logits: logits!,
+      };
+      return runKernel('LlmxLinearCrossEntropyGrad', inputs, { transposed })!;
+    },
+  );
+
+function compositeCrossEntropy(
+  hidden: tf.Tensor,
+  weight: tf.Tensor,
+  labels: tf.Tensor,
+  options: CrossEntropyOptions,
 ): tf.Tensor {
   const { transposed = false } = options;
   const [rows] = dims(hidden, 2);

@@ -1,9 +1,23 @@
 import { customOp, runKernel } from '../custom-op.ts';
 import { tf } from '../tf.ts';
+import { geluWithDerivative } from './activation.ts';
 
 export interface MatmulOptions {
   readonly transposeA?: boolean;
   readonly transposeB?: boolean;
+}
+
+/** What is done to a product on its way to memory, in this order. */
+export interface Epilogue extends MatmulOptions {
+  /** Added to every row, float32 [columns]. */
+  readonly bias?: tf.Tensor | undefined;
+  readonly activation?: 'gelu' | undefined;
+  /** Whether the activation's derivative at each element is wanted as a second result. */
+  readonly derivative?: boolean | undefined;
+  /** Multiplies each element, of the result's shape. */
+  readonly factor?: tf.Tensor | undefined;
+  /** Added to each element, of the result's shape. */
+  readonly residual?: tf.Tensor | undefined;
 }
 
 /** The product, unrecorded: kernel `LlmxMatmul` where the backend's own is slow on batches and transposes. */
@@ -11,6 +25,40 @@ export function multiply(a: tf.Tensor, b: tf.Tensor, options: MatmulOptions = {}
   const { transposeA = false, transposeB = false } = options;
   const [product] = runKernel('LlmxMatmul', { a, b }, { transposeA, transposeB }) ?? [];
   return product ?? tf.matMul(a, b, transposeA, transposeB);
+}
+
+/**
+ * The product of two matrices and what follows it, unrecorded: one pass over the result with the kernel
+ * `LlmxFusedMatmul`. A linear map with bias has the kernel `LlmxLinear` besides.
+ *
+ * @returns float32 [rows, columns], and the activation's derivative where it is wanted
+ */
+export function multiplyFused(a: tf.Tensor, b: tf.Tensor, epilogue: Epilogue): tf.Tensor[] {
+  const { transposeA = false, transposeB = false, bias, activation, derivative = false, factor, residual } = epilogue;
+  const tensors = { ...(bias && { bias }), ...(factor && { factor }), ...(residual && { residual }) };
+  const attributes = { transposeA, transposeB, ...(activation && { activation, derivative }) };
+  const fused = runKernel('LlmxFusedMatmul', { a, b, ...tensors }, attributes);
+  if (fused !== undefined) return fused;
+  let y = biased(a, b, epilogue);
+  let slope: tf.Tensor[] = [];
+  if (activation !== undefined) {
+    const [value, ...partials] = geluWithDerivative(y, derivative);
+    y = value!;
+    slope = partials;
+  }
+  if (factor !== undefined) y = tf.mul(y, factor);
+  if (residual !== undefined) y = tf.add(y, residual);
+  return [y, ...slope];
+}
+
+function biased(
+  x: tf.Tensor,
+  weight: tf.Tensor,
+  { bias, transposeA = false, transposeB = false }: Epilogue,
+): tf.Tensor {
+  if (bias === undefined) return multiply(x, weight, { transposeA, transposeB });
+  const [fused] = transposeA || transposeB ? [] : (runKernel('LlmxLinear', { x, weight, bias }) ?? []);
+  return fused ?? tf.add(multiply(x, weight, { transposeA, transposeB }), bias);
 }
 
 /**

@@ -9,16 +9,19 @@ interface NormOptions {
   readonly center: boolean;
 }
 
-/** Normalised rows [rows, width] and the factor 1 / sqrt(variance + epsilon) [rows, 1]. */
-function normalise(x: tf.Tensor, { epsilon, center }: NormOptions): [tf.Tensor, tf.Tensor] {
-  const centred = center ? tf.sub(x, tf.mean(x, -1, true)) : x;
-  const scale = tf.rsqrt(tf.add(tf.mean(tf.square(centred), -1, true), epsilon));
-  return [tf.mul(centred, scale), scale];
+/** Mean (0 where it is not subtracted) and factor 1 / sqrt(variance + epsilon) of each row, float32 [rows, 1]. */
+function statistics(x: tf.Tensor, { epsilon, center }: NormOptions): [tf.Tensor, tf.Tensor] {
+  const mean = center ? tf.mean(x, -1, true) : tf.zeros([x.shape[0]!, 1]);
+  const centred = center ? tf.sub(x, mean) : x;
+  return [mean, tf.rsqrt(tf.add(tf.mean(tf.square(centred), -1, true), epsilon))];
 }
+
+const normalise = (x: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor): tf.Tensor => tf.mul(tf.sub(x, mean), scale);
 
 /** With h the normalised row and g = dy * weight: dx = scale * (g - mean(g) - h mean(g h)), the first mean if centred. */
 function normGradient(dy: tf.Tensor, saved: readonly tf.Tensor[], { center }: NormOptions): tf.Tensor[] {
-  const [normalised, scale, weight] = saved as [tf.Tensor, tf.Tensor, tf.Tensor];
+  const [x, mean, scale, weight] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
+  const normalised = normalise(x, mean, scale);
   const g = tf.mul(dy, weight);
   const along = tf.mul(normalised, tf.mean(tf.mul(g, normalised), -1, true));
   const across = center ? tf.sub(g, tf.mean(g, -1, true)) : g;
@@ -32,21 +35,20 @@ function norm(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | undefined, opti
     bias === undefined ? [rows, weight] : [rows, weight, bias],
     (save) => {
       const inputs = bias === undefined ? { x: rows, weight } : { x: rows, weight, bias };
-      const [y, ...kernelSaved] = runKernel('LlmxNorm', inputs, attributes) ?? [];
+      const [y, ...kernelStatistics] = runKernel('LlmxNorm', inputs, attributes) ?? [];
       if (y !== undefined) {
-        save([...kernelSaved, weight]);
+        save([rows, ...kernelStatistics, weight]);
         return y;
       }
-      const [normalised, scale] = normalise(rows, options);
-      save([normalised, scale, weight]);
-      const scaled = tf.mul(normalised, weight);
+      const [mean, scale] = statistics(rows, options);
+      save([rows, mean, scale, weight]);
+      const scaled = tf.mul(normalise(rows, mean, scale), weight);
       return bias === undefined ? scaled : tf.add(scaled, bias);
     },
     (dy, saved) => {
-      const [normalised, scale, savedWeight] = saved as [tf.Tensor, tf.Tensor, tf.Tensor];
-      const gradients =
-        runKernel('LlmxNormGrad', { dy, normalised, scale, weight: savedWeight }, attributes) ??
-        normGradient(dy, saved, options);
+      const [x, mean, scale, savedWeight] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
+      const inputs = { dy, x, mean, scale, weight: savedWeight };
+      const gradients = runKernel('LlmxNormGrad', inputs, attributes) ?? normGradient(dy, saved, options);
       return bias === undefined ? gradients.slice(0, 2) : gradients;
     },
   );

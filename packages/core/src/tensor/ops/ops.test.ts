@@ -12,6 +12,7 @@ import { causalConvolution } from './causal-convolution.ts';
 import { columnSums } from './column-sums.ts';
 import { linearCrossEntropy } from './cross-entropy.ts';
 import { embedding } from './embedding.ts';
+import { geluFeedForward } from './feed-forward.ts';
 import { linear } from './linear.ts';
 import { matmul } from './matmul.ts';
 import { layerNorm, rmsNorm } from './norm.ts';
@@ -78,6 +79,38 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     expectClose(linear(inputs[0]!, inputs[1]!, inputs[2]), expected, 1e-5, 'value');
     expectGradients(([x, w, b]) => linear(x!, w!, b), inputs);
     expectGradients(([x, w]) => linear(x!, w!), inputs.slice(0, 2));
+  });
+
+  test('linear with a residual', () => {
+    const [x, w, bias, residual] = [
+      random('x', [2, 3, 5]),
+      random('w', [5, 4]),
+      random('b', [4]),
+      random('r', [2, 3, 4]),
+    ];
+    expectClose(linear(x, w, bias, { residual }), tf.add(linear(x, w, bias), residual), 1e-5, 'value');
+    expectGradients(([p, q, r, s]) => linear(p!, q!, r, { residual: s }), [x, w, bias, residual]);
+    expectGradients(([p, q, s]) => linear(p!, q!, undefined, { residual: s }), [x, w, residual]);
+  });
+
+  test.each([
+    { biases: true, added: true },
+    { biases: false, added: false },
+    { biases: false, added: true },
+  ])('geluFeedForward %o: as its parts, and gradients', ({ biases, added }) => {
+    const [x, up, down] = [random('x', [2, 3, 4]), random('up', [4, 9]), random('down', [9, 5])];
+    const [upBias, downBias] = biases ? [random('upBias', [9]), random('downBias', [5])] : [];
+    const residual = added ? random('residual', [2, 3, 5]) : undefined;
+    const inputs = [x, up, down, upBias, downBias, residual];
+    const given = inputs.flatMap((tensor) => tensor ?? []);
+    const f = (args: readonly (tf.Tensor | undefined)[]) => {
+      const rest = [...args];
+      const [p, q, r, s, t, u] = inputs.map((tensor) => (tensor === undefined ? undefined : rest.shift()));
+      return geluFeedForward(p!, { weight: q!, bias: s }, { weight: r!, bias: t }, u);
+    };
+    const parts = linear(gelu(linear(x, up, upBias)), down, downBias, { residual });
+    expectClose(f(given), parts, 1e-5, 'value');
+    expectGradients(f, given);
   });
 
   test('columnSums', () => {
@@ -174,15 +207,16 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
   });
 
   test('rotary: angles of the paper, relative positions only, gradients', () => {
-    const x = random('x', [2, 3, 4, 6]);
-    const y = hypercube(rotary(x, { base: 100, offset: 2 }));
-    const input = hypercube(x);
+    const heads = (tensor: tf.Tensor) => hypercube(tf.transpose(tensor, [0, 2, 1, 3]));
+    const x = random('x', [2, 4, 3, 6]);
+    const y = heads(rotary(x, { base: 100, offset: 2 }));
+    const input = heads(x);
     const angle = (2 + 3) * 100 ** (-2 / 6); // fourth position, second pair
     const [first, second] = [input[1]![2]![3]![1]!, input[1]![2]![3]![4]!];
     expectClose([y[1]![2]![3]![1]!], [first * Math.cos(angle) - second * Math.sin(angle)], 1e-5, 'first of a pair');
     expectClose([y[1]![2]![3]![4]!], [second * Math.cos(angle) + first * Math.sin(angle)], 1e-5, 'second of a pair');
     const scores = (offset: number) => {
-      const turned = rotary(x, { base: 100, offset });
+      const turned = tf.transpose(rotary(x, { base: 100, offset }), [0, 2, 1, 3]);
       return tf.matMul(turned, turned, false, true);
     };
     expectClose(scores(0), scores(1000), 1e-3, 'scores');
@@ -195,8 +229,8 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       'int32',
     );
     expectClose(
-      tf.slice(rotary(x, { base: 100, positions }), [1, 0, 0, 0], [1, 3, 4, 6]),
-      tf.slice(rotary(x, { base: 100, offset: 5 }), [1, 0, 0, 0], [1, 3, 4, 6]),
+      tf.slice(rotary(x, { base: 100, positions }), [1, 0, 0, 0], [1, 4, 3, 6]),
+      tf.slice(rotary(x, { base: 100, offset: 5 }), [1, 0, 0, 0], [1, 4, 3, 6]),
       0,
       'given positions',
     );
@@ -205,9 +239,9 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
 
   describe('causalAttention', () => {
     const [batch, heads, kvHeads, time, size] = [2, 4, 2, 6, 3];
-    const query = random('q', [batch, heads, time, size]);
-    const key = random('k', [batch, kvHeads, time, size]);
-    const value = random('v', [batch, kvHeads, time, size]);
+    const query = random('q', [batch, time, heads, size]);
+    const key = random('k', [batch, time, kvHeads, size]);
+    const value = random('v', [batch, time, kvHeads, size]);
     const segmentIds = [
       [0, 0, 0, 1, 1, 2],
       [0, 1, 1, 1, 1, 1],
@@ -220,10 +254,13 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
         number[][][][],
         number[][][][],
       ];
-      return q.flatMap((perHead, b) =>
-        perHead.flatMap((rows, h) =>
-          rows.flatMap((row, t) => {
-            const [keys, values] = [k[b]![Math.floor(h / 2)]!, v[b]![Math.floor(h / 2)]!];
+      return q.flatMap((rows, b) =>
+        rows.flatMap((perHead, t) =>
+          perHead.flatMap((row, h) => {
+            const [keys, values] = [k, v].map((tensor) => tensor[b]!.map((at) => at[Math.floor(h / 2)]!)) as [
+              Matrix,
+              Matrix,
+            ];
             const scores = keys.map((other, s) => (see(b, t, s) ? dot(row, other) / Math.sqrt(size) : -Infinity));
             return product([softmax(scores)], values)[0]!;
           }),
@@ -248,11 +285,11 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       expectClose(causalAttention(query, key, value, { segments }), expected, 2e-6, 'output');
     });
     test('fewer queries than keys are the last positions', () => {
-      const late = tf.slice(query, [0, 0, 4, 0], [-1, -1, 2, -1]);
+      const late = tf.slice(query, [0, 4, 0, 0], [-1, 2, -1, -1]);
       const whole = tf.slice(
         causalAttention(query, key, value, { window: 3, segments }),
-        [0, 0, 4, 0],
-        [-1, -1, 2, -1],
+        [0, 4, 0, 0],
+        [-1, 2, -1, -1],
       );
       expectClose(causalAttention(late, key, value, { window: 3, segments }), whole, 1e-6, 'output');
     });

@@ -11,11 +11,11 @@ export interface RotaryOptions {
   readonly positions?: tf.Tensor | undefined;
 }
 
-/** Cosines and sines of position * base^(-2 i / size), float32 [batch or 1, 1, time, size / 2]. */
+/** Cosines and sines of position * base^(-2 i / size), float32 [batch or 1, time, 1, size / 2]. */
 function angles(time: number, size: number, { base, offset = 0, positions }: RotaryOptions): [tf.Tensor, tf.Tensor] {
   const row = positions === undefined ? tf.range(offset, offset + time) : tf.cast(positions, 'float32');
   const frequencies = Float32Array.from({ length: size / 2 }, (_, i) => base ** ((-2 * i) / size));
-  const angle = tf.mul(tf.reshape(row, [-1, 1, time, 1]), tf.reshape(tf.tensor1d(frequencies), [1, 1, 1, size / 2]));
+  const angle = tf.mul(tf.reshape(row, [-1, time, 1, 1]), tf.reshape(tf.tensor1d(frequencies), [1, 1, 1, size / 2]));
   return [tf.cos(angle), tf.sin(angle)];
 }
 
@@ -31,10 +31,10 @@ function rotate(x: tf.Tensor, cos: tf.Tensor, sin: tf.Tensor): tf.Tensor {
 /**
  * Rotary position embedding (Su et al., arXiv 2104.09864) with pairs (i, i + size / 2), the layout of Llama weights.
  *
- * @param x float32 [batch, heads, time, size], size even
+ * @param x float32 [batch, time, heads, size], size even
  */
 export function rotary(x: tf.Tensor, options: RotaryOptions): tf.Tensor {
-  const [, , time, size] = dims(x, 4);
+  const [, time, , size] = dims(x, 4);
   const apply = (tensor: tf.Tensor, direction: 1 | -1): tf.Tensor => {
     const [cos, sin] = angles(time, size, options);
     const turned = direction === 1 ? sin : tf.neg(sin);

@@ -1,0 +1,56 @@
+import { customOp } from '../custom-op.ts';
+import { dims } from '../dims.ts';
+import { isRecording } from '../differentiate.ts';
+import { tf } from '../tf.ts';
+import { columnSums } from './column-sums.ts';
+import { multiply, multiplyFused } from './matmul.ts';
+
+/** Weight float32 [inputs, outputs] and bias float32 [outputs] of a linear map. */
+export interface AffineMap {
+  readonly weight: tf.Tensor;
+  readonly bias?: tf.Tensor | undefined;
+}
+
+/**
+ * `gelu(x up) down + residual`, each map with its bias. The hidden layer is activated on its way to memory, and its
+ * derivative is kept instead of the layer before activation: the backward pass is matrix products alone.
+ *
+ * @param x float32 [..., width]
+ * @param residual float32 of the result's shape, optional
+ * @returns float32 [..., outputs of `down`]
+ */
+export function geluFeedForward(x: tf.Tensor, up: AffineMap, down: AffineMap, residual?: tf.Tensor): tf.Tensor {
+  const [width] = dims(up.weight, 2);
+  const [, outputs] = dims(down.weight, 2);
+  const rows = tf.reshape(x, [-1, width]);
+  const added = residual && tf.reshape(residual, [-1, outputs]);
+  const optional = [up.bias, down.bias, added].flatMap((tensor) => tensor ?? []);
+  const derivative = isRecording();
+  const flat = customOp(
+    [rows, up.weight, down.weight, ...optional],
+    (save) => {
+      const [hidden, slope] = multiplyFused(rows, up.weight, { bias: up.bias, activation: 'gelu', derivative });
+      if (slope !== undefined) save([rows, up.weight, down.weight, hidden!, slope]);
+      return multiplyFused(hidden!, down.weight, { bias: down.bias, residual: added })[0]!;
+    },
+    (dy, saved) => {
+      const [input, upWeight, downWeight, hidden, slope] = saved as [
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+      ];
+      const [dHidden] = multiplyFused(dy, downWeight, { transposeB: true, factor: slope }) as [tf.Tensor];
+      return [
+        multiply(dHidden, upWeight, { transposeB: true }),
+        multiply(input, dHidden, { transposeA: true }),
+        multiply(hidden, dy, { transposeA: true }),
+        ...(up.bias ? [columnSums(dHidden)] : []),
+        ...(down.bias ? [columnSums(dy)] : []),
+        ...(added ? [dy] : []),
+      ];
+    },
+  );
+  return tf.reshape(flat, [...x.shape.slice(0, -1), outputs]);
+}

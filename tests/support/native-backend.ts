@@ -1,0 +1,14 @@
+// Set-up of every test file: where the C++ engine was built, tests that run on all backends run on it too.
+import { locateEngine } from '../../packages/backend-native/src/library.ts';
+
+interface AddedTestBackend {
+  readonly name: string;
+  load(): Promise<unknown>;
+}
+
+const native: AddedTestBackend = {
+  name: 'native',
+  load: async () => (await import('@llmx/backend-native')).registerNativeBackend(),
+};
+const added: readonly AddedTestBackend[] = locateEngine() === undefined ? [] : [native];
+Object.assign(globalThis, { [Symbol.for('llmx.testBackends')]: added });
