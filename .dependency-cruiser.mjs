@@ -8,6 +8,7 @@ const LAYERS = [
   ['tensor'],
   ['data', 'nn', 'objective', 'optimizer', 'schedule', 'backend'],
   ['train', 'checkpoint', 'generate'],
+  ['profile'],
 ];
 const CORE = '^packages/core/src/';
 const TEST = '\\.(test|test-prop|test-d)\\.ts$';
@@ -75,7 +76,7 @@ export default {
     forbid(
       'no-undeclared',
       'A published package declares what it imports as a dependency of its own.',
-      { path: '^packages/[^/]+/(src|bin)/', pathNot: [TEST, `${CORE}testing/`] },
+      { path: '^packages/[^/]+/(src|bin)/', pathNot: [TEST, '^packages/[^/]+/src/testing/'] },
       { dependencyTypes: ['npm-dev', 'npm-no-pkg', 'npm-unknown'] },
     ),
   ],

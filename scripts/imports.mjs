@@ -26,6 +26,7 @@ const VIOLATIONS = [
   ['core-layers-train', 'packages/core/src/train/a.ts', "import '../checkpoint/a.ts';"],
   ['core-layers-checkpoint', 'packages/core/src/checkpoint/a.ts', "import '../generate/a.ts';"],
   ['core-layers-generate', 'packages/core/src/generate/a.ts', "import '../run/a.ts';"],
+  ['core-layers-profile', 'packages/core/src/profile/a.ts', "import '../run/a.ts';"],
   ['core-known-folders', 'packages/core/src/misc/a.ts', "import '../errors/a.ts';"],
   ['core-is-lowest', 'packages/core/src/run/a.ts', "import '../../../cli/src/a.ts';"],
   ['plugins-apart', 'packages/plugin-a/src/a.ts', "import '../../plugin-b/src/a.ts';"],

@@ -1,7 +1,7 @@
 /** The public API: what plugins build on, and what the command line calls. */
 export { z } from 'zod';
 
-export { chooseBackend, probeBackends } from './backend/index.ts';
+export { chooseBackend, type ProbedBackend, probeBackends } from './backend/index.ts';
 export { builtin } from './builtin.ts';
 export { type HostTensors, readSafetensors } from './checkpoint/safetensors.ts';
 export { configJsonSchema } from './config/json-schema.ts';
@@ -21,6 +21,7 @@ export { type ComponentListing, Registry } from './plugin/registry.ts';
 export { resolveConfig, type Resolved } from './plugin/resolve.ts';
 export * from './plugin/plugin-types.ts';
 export * from './plugin/types.ts';
+export type { KernelLimit, KernelRow } from './profile/index.ts';
 export * from './run/index.ts';
 export { warmupOption, withWarmup } from './schedule/warmup.ts';
 export * from './tensor/index.ts';

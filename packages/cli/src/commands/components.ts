@@ -43,7 +43,7 @@ export class Components extends BaseCommand {
     const { config: file, kind } = flags;
     const registry =
       file === undefined
-        ? new core.Registry([core.builtin])
+        ? core.defaultRegistry(environment)
         : (await core.resolveConfig({ ...core.resolveOptions(environment), file })).registry;
     const components = registry.list().filter((component) => kind === undefined || component.kind === kind);
     for (const [name, place] of Object.entries(KINDS)) {

@@ -1,17 +1,10 @@
+import { Flags } from '@oclif/core';
+
+import { type BackendReport, backendLines } from '../backend-lines.ts';
 import { BaseCommand } from '../base-command.ts';
 import { grouped, table } from '../format.ts';
 import { describeMachine, type Machine } from '../machine.ts';
 import { style } from '../style.ts';
-
-interface BackendReport {
-  readonly name: string;
-  readonly usable: boolean;
-  /** One line about a usable backend, or why it is not usable. */
-  readonly detail: string;
-  /** What to do about that. */
-  readonly hint?: string | undefined;
-  readonly precisions: readonly string[];
-}
 
 interface Diagnosis {
   readonly llmx: string;
@@ -25,20 +18,25 @@ interface Diagnosis {
 
 export class Doctor extends BaseCommand {
   static override readonly summary = 'Say what this machine has, and which backends work on it and why not.';
+  static override readonly flags = {
+    kernels: Flags.boolean({ description: 'Name the kernels that are native.' }),
+  };
 
   async run(): Promise<Diagnosis> {
-    await this.parse(Doctor);
+    const { flags } = await this.parse(Doctor);
     const { core, environment } = await this.open();
     const { cwd, installRoot } = environment.host;
-    const registry = new core.Registry([core.builtin]);
+    const registry = core.defaultRegistry(environment);
     const resolveFrom = [cwd, installRoot];
     const probed = await core.probeBackends({ registry, selected: { name: 'auto' }, precision: 'fp32', resolveFrom });
-    const backends = probed.map(({ name, detail, reason }) => ({
+    const backends = probed.map(({ name, detail, reason, facts, nativeKernels }) => ({
       name,
       usable: reason === undefined,
       detail: detail ?? reason?.message ?? '',
       hint: reason?.hint,
       precisions: registry.create('backend', { name }, { resolveFrom }).precisions,
+      facts: facts?.length === 0 ? undefined : facts,
+      nativeKernels: nativeKernels?.toSorted(),
     }));
     const diagnosis: Diagnosis = {
       llmx: this.config.version,
@@ -48,11 +46,11 @@ export class Doctor extends BaseCommand {
       backends,
       auto: backends.find(({ usable }) => usable)?.name ?? null,
     };
-    this.#print(diagnosis);
+    this.#print(diagnosis, flags.kernels);
     return diagnosis;
   }
 
-  #print({ llmx, node, machine, backends, auto }: Diagnosis): void {
+  #print({ llmx, node, machine, backends, auto }: Diagnosis, namesKernels: boolean): void {
     const { platform, arch, cpu, cores, memoryMiB, features } = machine;
     const instructions =
       features === null ? 'not known on this system' : features.join(' ') || 'none of those looked for';
@@ -68,11 +66,7 @@ export class Doctor extends BaseCommand {
       '',
       style('bold', 'Backends, in the order in which "auto" tries them'),
     );
-    for (const { name, usable, detail, hint, precisions } of backends) {
-      const mark = usable ? style('green', '+') : style('dim', '-');
-      this.print('', `${mark} ${style('bold', name)}  ${precisions.join(', ')}`, `    ${detail}`);
-      if (hint !== undefined) this.print(`    ${hint}`);
-    }
+    for (const backend of backends) this.print('', ...backendLines(backend, namesKernels));
     this.print('', auto === null ? 'No backend works here.' : `"auto" takes ${style('bold', auto)}.`);
   }
 }

@@ -9,6 +9,7 @@ import { Doctor } from './doctor.ts';
 import { Eval } from './eval.ts';
 import { Generate } from './generate.ts';
 import { Init } from './init.ts';
+import { Profile } from './profile.ts';
 import { Train } from './train.ts';
 
 /** Every command by its id; package.json points oclif here. */
@@ -22,5 +23,6 @@ export const COMMANDS: Readonly<Record<string, typeof Command>> = {
   eval: Eval,
   generate: Generate,
   init: Init,
+  profile: Profile,
   train: Train,
 };

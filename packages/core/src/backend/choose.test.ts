@@ -7,11 +7,12 @@ import { builtin } from '../builtin.ts';
 import { LlmxError } from '../errors/index.ts';
 import { defineBackend, definePlugin } from '../plugin/define.ts';
 import { Registry } from '../plugin/registry.ts';
+import type { Backend } from '../plugin/types.ts';
 import { tf } from '../tensor/index.ts';
 import { AUTO_ORDER, type BackendRequest, chooseBackend, probeBackends } from './choose.ts';
 
 /** A backend that `auto` would prefer, if it came up. */
-const plugin = (load: () => Promise<string>) =>
+const plugin = (load: () => Promise<string>, telling: Partial<Backend> = {}) =>
   definePlugin({
     name: 'native-for-tests',
     version: '1.0.0',
@@ -21,7 +22,7 @@ const plugin = (load: () => Promise<string>) =>
         name: 'native',
         summary: 'For tests.',
         config: z.strictObject({}),
-        build: () => ({ tfjsName: 'cpu', precisions: ['fp32', 'bf16'], load }),
+        build: () => ({ tfjsName: 'cpu', precisions: ['fp32', 'bf16'], load, ...telling }),
       }),
     ],
   });
@@ -42,7 +43,10 @@ const failure = (promise: Promise<unknown>) =>
   );
 
 test('auto takes the first backend that works', async () => {
-  expect(await chooseBackend(request())).toEqual({ name: 'wasm', detail: 'WebAssembly SIMD, XNNPACK, one thread' });
+  expect(await chooseBackend(request())).toMatchObject({
+    name: 'wasm',
+    detail: 'WebAssembly SIMD, XNNPACK, one thread',
+  });
   expect(tf.getBackend()).toBe('wasm');
 });
 
@@ -57,7 +61,10 @@ test('auto passes over a backend that cannot be used, and a backend with the pre
   expect((await chooseBackend(request({ registry: new Registry([builtin, broken]) }))).name).toBe('wasm');
   const working = plugin(() => import('@tensorflow/tfjs-backend-cpu').then(() => 'works'));
   const registry = new Registry([builtin, working]);
-  expect(await chooseBackend(request({ registry, precision: 'bf16' }))).toEqual({ name: 'native', detail: 'works' });
+  expect(await chooseBackend(request({ registry, precision: 'bf16' }))).toMatchObject({
+    name: 'native',
+    detail: 'works',
+  });
   const defect = plugin(() => Promise.reject(new TypeError('a defect')));
   await expect(chooseBackend(request({ registry: new Registry([builtin, defect]) }))).rejects.toThrow('a defect');
 });
@@ -89,4 +96,23 @@ test('a probe tells of every backend that auto would try', async () => {
   expect(results.map(({ name }) => name)).toEqual(AUTO_ORDER.filter((name) => name !== 'native'));
   expect(results.filter(({ detail }) => detail !== undefined).map(({ name }) => name)).toEqual(['wasm', 'cpu']);
   expect(results.find(({ name }) => name === 'tfjs-node')!.reason!.code).toBe('LLMX_BACKEND_UNAVAILABLE');
+});
+
+test('a probe passes on what a backend tells about itself, if it can be used', async () => {
+  const telling = { facts: () => [{ name: 'threads', value: '2' }], nativeKernels: () => ['LlmxMatmul'] };
+  const probed = async (load: () => Promise<string>) => {
+    const registry = new Registry([builtin, plugin(load, telling)]);
+    return (await probeBackends(request({ registry }))).find(({ name }) => name === 'native');
+  };
+  expect(await probed(() => Promise.resolve('works'))).toEqual({
+    name: 'native',
+    detail: 'works',
+    facts: [{ name: 'threads', value: '2' }],
+    nativeKernels: ['LlmxMatmul'],
+  });
+  const reason = new LlmxError('LLMX_BACKEND_UNAVAILABLE', 'It is broken.');
+  expect(await probed(() => Promise.reject(reason))).toEqual({ name: 'native', reason });
+  const silent = (await probeBackends(request())).find(({ name }) => name === 'cpu');
+  expect(silent).toMatchObject({ facts: [] });
+  expect(silent).not.toHaveProperty('nativeKernels');
 });

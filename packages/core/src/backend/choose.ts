@@ -1,6 +1,6 @@
 import { LlmxError } from '../errors/index.ts';
 import type { Registry } from '../plugin/registry.ts';
-import type { Precision, Selected } from '../plugin/types.ts';
+import type { Backend, BackendFact, Precision, Selected } from '../plugin/types.ts';
 import { tf } from '../tensor/index.ts';
 
 /** The order in which `auto` tries backends; those that no plugin brings are passed over. */
@@ -10,6 +10,20 @@ export interface ChosenBackend {
   readonly name: string;
   /** One line about it: version, instruction set, device. */
   readonly detail: string;
+  readonly built: Backend;
+}
+
+/** What a probe found out about a backend. */
+export interface ProbedBackend {
+  readonly name: string;
+  /** One line about it, where it can be used. */
+  readonly detail?: string;
+  /** Why it cannot be used. */
+  readonly reason?: LlmxError;
+  /** What else it tells about itself, where it can be used. */
+  readonly facts?: readonly BackendFact[];
+  /** Kernels of its own machine code, where it tells. */
+  readonly nativeKernels?: readonly string[];
 }
 
 export interface BackendRequest {
@@ -28,7 +42,7 @@ async function activate(request: BackendRequest, selected: Selected): Promise<Ch
   const detail = await backend.load();
   if (tf.getBackend() !== backend.tfjsName) await tf.setBackend(backend.tfjsName);
   await tf.ready();
-  return { name: selected.name, detail };
+  return { name: selected.name, detail, built: backend };
 }
 
 const backendNames = (registry: Registry): string[] =>
@@ -51,20 +65,22 @@ function precisionMissing(request: BackendRequest, name: string): LlmxError {
   return new LlmxError('LLMX_PRECISION_UNSUPPORTED', message, { hint: `${instead} precision: fp32.` });
 }
 
-/** Every backend that `auto` would try, in order, each with its line or the reason why it cannot be used. */
-export async function probeBackends(
-  request: BackendRequest,
-): Promise<{ name: string; detail?: string; reason?: LlmxError }[]> {
-  const known = new Set(backendNames(request.registry));
-  const results: { name: string; detail?: string; reason?: LlmxError }[] = [];
-  for (const name of AUTO_ORDER.filter((candidate) => known.has(candidate))) {
-    try {
-      results.push(await activate(request, { name }));
-    } catch (error) {
-      if (!LlmxError.is(error)) throw error;
-      results.push({ name, reason: error });
-    }
+async function probe(request: BackendRequest, name: string): Promise<ProbedBackend> {
+  try {
+    const { detail, built } = await activate(request, { name });
+    const nativeKernels = built.nativeKernels?.();
+    return { name, detail, facts: built.facts?.() ?? [], ...(nativeKernels && { nativeKernels }) };
+  } catch (error) {
+    if (!LlmxError.is(error)) throw error;
+    return { name, reason: error };
   }
+}
+
+/** Every backend that `auto` would try, in order, each with what it tells or the reason why it cannot be used. */
+export async function probeBackends(request: BackendRequest): Promise<ProbedBackend[]> {
+  const known = new Set(backendNames(request.registry));
+  const results: ProbedBackend[] = [];
+  for (const name of AUTO_ORDER.filter((candidate) => known.has(candidate))) results.push(await probe(request, name));
   return results;
 }
 

@@ -1,11 +1,12 @@
 export { type Dataset } from './dataset.ts';
 export { listRuns, locateCheckpoint, locateRun, runPath } from './directory.ts';
 export type { Environment } from './environment.ts';
-export { resolveOptions } from './environment.ts';
+export { defaultRegistry, resolveOptions } from './environment.ts';
 export { type EvaluateOptions, type EvaluateResult, evaluateRun } from './evaluation.ts';
 export { type InspectedSequence, type InspectedStep, type InspectOptions, inspectStep } from './inspection.ts';
 export { type Manifest, readManifest } from './manifest.ts';
 export { type MetricsRecord, readMetrics } from './metrics-log.ts';
+export { type ProfileOptions, type ProfileProgress, type ProfileResult, profileTraining } from './profile.ts';
 export { openSavedModel, type SavedModel, type SavedModelOptions } from './saved-model.ts';
 export { train, type TrainOptions, type TrainResult } from './train.ts';
 export type { TrainEvent } from './train-event.ts';

@@ -17,7 +17,7 @@ export class ConfigSchema extends BaseCommand {
     const { config: file } = args;
     const registry =
       file === undefined
-        ? new core.Registry([core.builtin])
+        ? core.defaultRegistry(environment)
         : (await core.resolveConfig({ ...core.resolveOptions(environment), file })).registry;
     const schema = core.configJsonSchema(registry.components());
     this.print(JSON.stringify(schema, null, 2));
