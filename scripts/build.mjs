@@ -5,6 +5,8 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { buildEngine, findCompiler } from '../packages/backend-native/native/build.mjs';
+
 const root = fileURLToPath(new URL('..', import.meta.url));
 const core = path.join(root, 'packages', 'core');
 
@@ -58,6 +60,26 @@ function removeStale(packageFolder) {
   }
 }
 
+/** The C++ engine, where there is a compiler; without it everything works, on slower backends. */
+async function compileEngine() {
+  const compiler = findCompiler();
+  if (compiler === undefined) {
+    console.log(
+      'No C++ compiler (g++ or clang++) was found: llmx runs on wasm, several times slower than its own engine.',
+    );
+    return;
+  }
+  try {
+    const started = Date.now();
+    const { built } = await buildEngine({ compiler });
+    if (built)
+      console.log(`Built the C++ engine with ${compiler.version} in ${((Date.now() - started) / 1000).toFixed(0)} s.`);
+  } catch (error) {
+    console.log(`${error.message.trim()}\nThe C++ engine could not be built: llmx runs on wasm, several times slower.`);
+  }
+}
+
 await bundleGradients();
 process.exitCode = compile();
+await compileEngine();
 for (const name of fs.readdirSync(path.join(root, 'packages'))) removeStale(path.join(root, 'packages', name));

@@ -16,25 +16,27 @@ import { fileURLToPath } from 'node:url';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
+import { nativeUnavailable } from '@llmx/backend-native';
+
 import { llmx, start } from './support/llmx.ts';
 
 const STEPS = 40;
 const ALL = process.env['LLMX_TEST_ALL'] !== undefined;
 
-/** What is killed, how often at least, and how often at least within the writing of a checkpoint. */
+/**
+ * What is killed, how often at least, and how often at least within the writing of a checkpoint. On the C++ engine each
+ * start uses another number of threads.
+ */
 const CASES = [
-  { optimizer: 'adamw', settings: '', kills: 20, inCheckpoints: 3 },
-  {
-    optimizer: 'adamw-schedulefree',
-    settings: "plugins: ['@llmx/plugin-schedulefree']",
-    kills: ALL ? 20 : 8,
-    inCheckpoints: ALL ? 3 : 1,
-  },
+  { optimizer: 'adamw', backend: 'wasm', kills: ALL ? 20 : 8, inCheckpoints: ALL ? 3 : 1 },
+  { optimizer: 'adamw', backend: 'native', kills: 20, inCheckpoints: 3 },
+  { optimizer: 'adamw-schedulefree', backend: 'native', kills: ALL ? 20 : 8, inCheckpoints: ALL ? 3 : 1 },
 ];
+const missing = nativeUnavailable();
 
 // Dropout and accumulation, since both are easily lost on resume; wide enough that writing a checkpoint takes a while.
-const config = ({ optimizer, settings }: (typeof CASES)[number]) => `
-${settings}
+const config = ({ optimizer, backend }: (typeof CASES)[number]) => `
+${optimizer === 'adamw' ? '' : "plugins: ['@llmx/plugin-schedulefree']"}
 data: { train: data }
 model:
   dModel: 192
@@ -43,9 +45,11 @@ model:
 optimizer: { name: ${optimizer}, lr: 0.003 }
 schedule: { name: constant, warmup: 5 }
 train: { steps: 1000, batchSize: 2, gradAccumulation: 2, evalEvery: 10, evalTokens: 64, checkpointEvery: 4, logEvery: 1 }
-backend: wasm
+backend: ${backend}
 `;
 const ARGUMENTS = ['--set', `train.steps=${STEPS}`, '--json'];
+const threads = (backend: string, start: number): string[] =>
+  backend === 'native' ? ['--set', `backend={name: native, threads: ${1 + (start % 3)}}`] : [];
 
 let folder: string;
 beforeAll(async () => {
@@ -102,8 +106,8 @@ const partial = (name: string): string[] =>
     : [];
 
 /** Trains until it is killed or done; whether it was killed, and whether in the middle of writing a checkpoint. */
-async function trainAndKill(name: string, random: () => number, aim: 'anywhere' | 'checkpoint') {
-  const { child, ended } = start(folder, ['train', 'c.yaml', '--name', name, '--resume', ...ARGUMENTS]);
+async function trainAndKill(name: string, flags: string[], random: () => number, aim: 'anywhere' | 'checkpoint') {
+  const { child, ended } = start(folder, ['train', 'c.yaml', '--name', name, '--resume', ...ARGUMENTS, ...flags]);
   const before = partial(name);
   if (aim === 'anywhere') await Promise.race([sleep(random() * 3000), ended]);
   else while (child.exitCode === null && partial(name).every((entry) => before.includes(entry))) await sleep(0);
@@ -114,13 +118,14 @@ async function trainAndKill(name: string, random: () => number, aim: 'anywhere' 
   return { killed, inCheckpoint: killed && partial(name).some((entry) => !before.includes(entry)) };
 }
 
-test.each(CASES)(
-  'killed with -9 again and again, some times within checkpoints, a run with $optimizer ends with the bits of the uninterrupted one',
+test.for(CASES)(
+  'killed with -9 again and again, some times within checkpoints, a run with $optimizer on $backend ends with the bits of the uninterrupted one',
   { timeout: 300_000 },
-  async (given) => {
-    const { optimizer } = given;
+  async (given, { skip }) => {
+    const { optimizer, backend } = given;
+    skip(backend === 'native' && missing !== undefined, `no C++ engine: ${missing}`);
     writeFileSync(join(folder, 'c.yaml'), config(given));
-    const reference = `${optimizer}-whole`;
+    const reference = `${optimizer}-${backend}-whole`;
     const whole = await llmx(folder, 'train', 'c.yaml', '--name', reference, ...ARGUMENTS);
     expect(whole.status).toBe(0);
     expect(Object.keys(lastJson(whole)).toSorted()).toEqual(
@@ -131,10 +136,11 @@ test.each(CASES)(
     let [kills, inCheckpoints] = [0, 0];
     for (let run = 0; kills < given.kills || inCheckpoints < given.inCheckpoints; run++) {
       expect(run, 'runs needed').toBeLessThan(20);
-      const name = `${optimizer}-${run}`;
+      const name = `${optimizer}-${backend}-${run}`;
       for (let attempt = 0; attempt < 6; attempt++) {
         const { killed, inCheckpoint } = await trainAndKill(
           name,
+          threads(backend, attempt),
           random,
           attempt % 3 === 2 ? 'checkpoint' : 'anywhere',
         );
@@ -142,7 +148,16 @@ test.each(CASES)(
         inCheckpoints += Number(inCheckpoint);
         if (!killed) break;
       }
-      const end = await llmx(folder, 'train', 'c.yaml', '--name', name, '--resume', ...ARGUMENTS);
+      const end = await llmx(
+        folder,
+        'train',
+        'c.yaml',
+        '--name',
+        name,
+        '--resume',
+        ...ARGUMENTS,
+        ...threads(backend, 2),
+      );
       expect(end).toMatchObject({ status: 0 });
       expect(lastJson(end)).toMatchObject({
         steps: STEPS,

@@ -1,6 +1,7 @@
 import type { Environment } from '@llmx/core';
 import { Command, Flags } from '@oclif/core';
 
+import { bundledPlugins } from './first-party.ts';
 import { type Display, plainDisplay } from './display.ts';
 import { reportFailure } from './failure.ts';
 import { createHost } from './host.ts';
@@ -62,7 +63,7 @@ export abstract class BaseCommand extends Command {
       signal: this.#signal ?? new AbortController().signal,
       log: (level, message) => this.display.note(level === 'warn' ? `Warning: ${message}` : message),
     });
-    return { core, environment: { host, coreModule: core } };
+    return { core, environment: { host, coreModule: core, bundled: await bundledPlugins() } };
   }
 
   /** Prints lines for people. */

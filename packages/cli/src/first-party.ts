@@ -1,4 +1,4 @@
-import type { Host } from '@llmx/core';
+import type { Host, Plugin } from '@llmx/core';
 
 /** Packages that bring components known by name, as `kind:name`; a configuration that asks for one gets this hint. */
 export const FIRST_PARTY: Host['firstParty'] = {
@@ -8,3 +8,9 @@ export const FIRST_PARTY: Host['firstParty'] = {
   'optimizer:schedule-free': '@llmx/plugin-schedulefree',
   'optimizer:sgd-schedulefree': '@llmx/plugin-schedulefree',
 };
+
+/** Plugins that come with the command: the CPU engine, whose library is there where it could be built or installed. */
+export async function bundledPlugins(): Promise<readonly Plugin[]> {
+  const { default: native } = await import('@llmx/backend-native');
+  return [native];
+}

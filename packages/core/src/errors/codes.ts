@@ -53,6 +53,12 @@ export const ERROR_CODES = {
   },
   LLMX_KERNEL_UNSUPPORTED: { kind: 'user', when: 'A training step needs a kernel that the chosen backend lacks.' },
   LLMX_LEAK: { kind: 'failure', when: 'A step left tensors behind.' },
+  LLMX_NATIVE_ARGUMENT: {
+    kind: 'failure',
+    when: 'A native kernel was given a tensor of another shape, type or memory.',
+  },
+  LLMX_NATIVE_FAILED: { kind: 'failure', when: 'A native kernel reported a failure, or does not exist.' },
+  LLMX_OUT_OF_MEMORY: { kind: 'user', when: 'Memory for a tensor, or for the work of a kernel, could not be had.' },
   LLMX_OUTPUT_EXISTS: { kind: 'user', when: 'The output folder exists already and is not empty.' },
   LLMX_PARAM_MISMATCH: { kind: 'user', when: 'Stored parameters do not fit the model: other names or shapes.' },
   LLMX_PARAM_MISSING: { kind: 'failure', when: 'Code asked for a parameter that the model does not have.' },

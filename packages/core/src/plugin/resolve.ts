@@ -20,6 +20,8 @@ export interface ResolveOptions {
   readonly host: Pick<Host, 'cwd' | 'installRoot' | 'firstParty' | 'log'>;
   /** The plugin that holds core's own components. */
   readonly builtin: Plugin;
+  /** Plugins of components alone that the installation brings along: there without being listed, in no manifest. */
+  readonly bundled?: readonly Plugin[] | undefined;
   readonly coreVersion: string;
   readonly coreModule: LoadOptions['coreModule'];
   /** Loads none of the plugins that the configuration lists. */
@@ -85,10 +87,9 @@ async function activate(settings: Tree, file: string, options: ResolveOptions): 
   throwProblems(entries.problems ?? []);
   const selected = options.noPlugins || entries.problems ? [] : entries.value.map((entry) => asSelection(entry));
   const plugins = await loadPlugins(selected, { ...options, from: dirname(file) });
-  const registry = new Registry(
-    plugins.map(({ plugin }) => plugin),
-    options.host.firstParty,
-  );
+  const listed = new Set(plugins.map(({ name }) => name));
+  const bundled = (options.bundled ?? []).filter(({ name }) => !listed.has(name));
+  const registry = new Registry([...plugins.map(({ plugin }) => plugin), ...bundled], options.host.firstParty);
   const hooks = new HookDriver(
     plugins.map(({ name, version, instance }) => ({ name, version, hooks: instance.hooks })),
   );

@@ -1,0 +1,239 @@
+// The engine: threads, scratch memory, errors, and finding kernels by name for the machine's instruction set. Everything
+// that TypeScript calls stands at the end.
+#include <atomic>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "llmx/kernel.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+extern "C" const llmx_entry* llmx_library_attach(const llmx_host* host);
+
+namespace {
+
+constexpr int MAX_THREADS = 256;
+constexpr int SLOTS = 16;
+
+// ---- Errors
+
+std::mutex failure_mutex;
+char failure[512];
+std::atomic<bool> has_failed{false};
+
+int32_t report(const char* format, ...) {
+  const std::lock_guard<std::mutex> guard(failure_mutex);
+  if (has_failed.exchange(true)) return 1;
+  va_list values;
+  va_start(values, format);
+  std::vsnprintf(failure, sizeof failure, format, values);
+  va_end(values);
+  return 1;
+}
+
+// ---- Scratch memory
+
+/** Memory that grows to the largest request and stays. */
+struct Scratch {
+  void* data = nullptr;
+  int64_t capacity = 0;
+};
+Scratch scratch_slots[MAX_THREADS + 1][SLOTS];
+std::atomic<int64_t> scratch_total{0};
+
+void* scratch_memory(int32_t worker, int32_t slot, int64_t bytes) {
+  Scratch& memory = scratch_slots[worker + 1][slot];
+  if (bytes <= memory.capacity) return memory.data;
+  std::free(memory.data);
+  scratch_total -= memory.capacity;
+  // A quarter more than asked for, so that growing sizes do not allocate each time; whole pages.
+  memory.capacity = llmx::portable::round_up(bytes + bytes / 4, 4096);
+  memory.data = std::aligned_alloc(64, static_cast<size_t>(memory.capacity));
+  if (memory.data == nullptr) {
+    memory.capacity = 0;
+    report("out of memory: %lld bytes of working memory were asked for", static_cast<long long>(bytes));
+    return nullptr;
+  }
+  scratch_total += memory.capacity;
+  return memory.data;
+}
+
+// ---- Threads
+
+inline void pause() {
+#if defined(__x86_64__) || defined(_M_X64)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/**
+ * Threads that wait for work, first spinning, since the next kernel usually follows within microseconds, then asleep.
+ * They live as long as the process: nothing joins them.
+ */
+class Pool {
+ public:
+  void run(int64_t count, void (*task)(void*, int64_t, int32_t), void* context) {
+    const int32_t helpers = static_cast<int32_t>(count - 1 < threads_ - 1 ? count - 1 : threads_ - 1);
+    if (helpers <= 0) {
+      for (int64_t index = 0; index < count; ++index) task(context, index, 0);
+      return;
+    }
+    task_ = task;
+    context_ = context;
+    count_ = count;
+    next_.store(0, std::memory_order_relaxed);
+    helpers_.store(helpers, std::memory_order_relaxed);
+    running_.store(spawned_, std::memory_order_relaxed);
+    round_.fetch_add(1, std::memory_order_release);
+    round_.notify_all();
+    work(0);
+    for (int spins = 0; running_.load(std::memory_order_acquire) != 0; ++spins)
+      if (spins < 100000) pause();
+      else std::this_thread::yield();
+  }
+
+  /** Sets the number of threads that take tasks; gives the number that could be had. */
+  int32_t resize(int32_t threads) {
+    while (spawned_ < threads - 1) {
+      const int32_t worker = spawned_ + 1;
+      const uint32_t round = round_.load();
+#if defined(__cpp_exceptions)
+      try {
+        std::thread([this, worker, round] { loop(worker, round); }).detach();
+      } catch (...) {
+        break;
+      }
+#else
+      std::thread([this, worker, round] { loop(worker, round); }).detach();
+#endif
+      ++spawned_;
+    }
+    threads_ = threads < spawned_ + 1 ? threads : spawned_ + 1;
+    return threads_;
+  }
+
+ private:
+  void work(int32_t worker) {
+    for (int64_t index; (index = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, index, worker);
+  }
+
+  [[noreturn]] void loop(int32_t worker, uint32_t seen) {
+    for (;;) {
+      // About 50 microseconds: longer than the gap between two kernels of a step, shorter than a scheduler's slice.
+      for (int spins = 0; spins < 2000 && round_.load(std::memory_order_acquire) == seen; ++spins) pause();
+      round_.wait(seen, std::memory_order_acquire);
+      seen = round_.load(std::memory_order_acquire);
+      if (worker <= helpers_.load(std::memory_order_relaxed)) work(worker);
+      running_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  int32_t threads_ = 1;
+  int32_t spawned_ = 0;
+  void (*task_)(void*, int64_t, int32_t) = nullptr;
+  void* context_ = nullptr;
+  int64_t count_ = 0;
+  // Each on a cache line of its own: they are written by different threads all the time.
+  alignas(64) std::atomic<uint32_t> round_{0};
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<int32_t> running_{0};
+  alignas(64) std::atomic<int32_t> helpers_{0};
+};
+
+Pool& pool() {
+  static Pool* const instance = new Pool;  // Never destroyed: its threads may still look at it while the process ends.
+  return *instance;
+}
+
+void run_tasks(int64_t count, void (*task)(void*, int64_t, int32_t), void* context) { pool().run(count, task, context); }
+
+// ---- Kernels
+
+llmx_host host = {LLMX_KERNEL_ABI, 1, run_tasks, scratch_memory, report};
+
+std::vector<const llmx_entry*>& libraries() {
+  static std::vector<const llmx_entry*> lists;
+  return lists;
+}
+
+int32_t best_instruction_set() {
+#if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  return avx512 ? LLMX_ISA_AVX512 : avx2 ? LLMX_ISA_AVX2 : LLMX_ISA_PORTABLE;
+#else
+  return LLMX_ISA_PORTABLE;
+#endif
+}
+
+std::vector<llmx_function>& functions() {
+  static std::vector<llmx_function> found;
+  return found;
+}
+
+const llmx_arguments* arguments = nullptr;
+
+}  // namespace
+
+// ---- Called from TypeScript
+
+LLMX_EXPORT uint32_t llmx_abi() { return LLMX_KERNEL_ABI; }
+
+/** The best level of instruction sets that this machine has. */
+LLMX_EXPORT int32_t llmx_best_instruction_set() { return best_instruction_set(); }
+
+/** Sets the number of threads; gives the number in use. */
+LLMX_EXPORT int32_t llmx_set_threads(int32_t threads) {
+  const int32_t wanted = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
+  return host.threads = pool().resize(wanted);
+}
+
+/** Names the memory that every call's arguments are written to: an llmx_arguments that stays where it is. */
+LLMX_EXPORT void llmx_use_arguments(const void* memory) { arguments = static_cast<const llmx_arguments*>(memory); }
+
+/** Where memory lies, to be written into arguments. */
+LLMX_EXPORT uint64_t llmx_address(const void* memory) { return reinterpret_cast<uint64_t>(memory); }
+
+/** The engine's services, for llmx_library_attach of another library. */
+LLMX_EXPORT const void* llmx_services() { return &host; }
+
+/** Adds a library's kernels, given what its llmx_library_attach returned; null: the engine's own. */
+LLMX_EXPORT void llmx_add_library(const void* entries) {
+  libraries().push_back(entries == nullptr ? llmx_library_attach(&host) : static_cast<const llmx_entry*>(entries));
+}
+
+/** A handle of the kernel's form for the highest level up to `instruction_set`; -1 if there is none. */
+LLMX_EXPORT int32_t llmx_find(const char* name, int32_t instruction_set) {
+  const llmx_entry* best = nullptr;
+  for (const llmx_entry* list : libraries())
+    for (const llmx_entry* entry = list; entry != nullptr; entry = entry->next)
+      if (std::strcmp(entry->name, name) == 0 && entry->isa <= instruction_set &&
+          (best == nullptr || entry->isa > best->isa))
+        best = entry;
+  if (best == nullptr) return -1;
+  functions().push_back(best->function);
+  return static_cast<int32_t>(functions().size()) - 1;
+}
+
+/** Runs the kernel on the current arguments; not 0 if it failed, and then llmx_failure says why. */
+LLMX_EXPORT int32_t llmx_run(int32_t kernel) {
+  has_failed.store(false, std::memory_order_relaxed);
+  const int32_t status = functions()[static_cast<size_t>(kernel)](arguments);
+  return status != 0 || has_failed.load(std::memory_order_relaxed) ? 1 : 0;
+}
+
+LLMX_EXPORT const char* llmx_failure() { return failure; }
+
+/** Bytes of scratch memory held. */
+LLMX_EXPORT int64_t llmx_scratch_bytes() { return scratch_total.load(); }

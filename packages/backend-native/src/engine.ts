@@ -1,0 +1,35 @@
+import type { tf } from '@llmx/core';
+
+export type TensorInfo = tf.TensorInfo;
+
+/** What kernels written in TypeScript need: memory, and the C++ kernels. */
+export interface Engine {
+  /**
+   * A new tensor from the pool, its content unspecified.
+   *
+   * @throws LlmxError `LLMX_OUT_OF_MEMORY`
+   */
+  allocate(shape: readonly number[], dtype?: 'float32' | 'int32'): TensorInfo;
+  /**
+   * Runs the C++ kernel `name` on tensors, inputs first (undefined: left out), and numbers.
+   *
+   * @throws LlmxError `LLMX_NATIVE_FAILED` with the kernel's message
+   */
+  run(name: string, tensors: readonly (TensorInfo | undefined)[], numbers?: readonly number[]): void;
+  /** Whether no other tensor refers to this one's memory, so that a kernel may overwrite it. */
+  isSoleOwner(info: TensorInfo): boolean;
+  /** The same memory as another result, for outputs given in place. */
+  share(info: TensorInfo, shape?: readonly number[]): TensorInfo;
+  /**
+   * Runs a kernel of tfjs-backend-cpu on this backend. Some of those dispose a tensor and read its values afterwards, so
+   * memory that is released meanwhile is given to nobody before the kernel has returned.
+   */
+  borrowed<T>(kernel: (backend: tf.KernelBackend) => T): T;
+}
+
+/** A kernel as TensorFlow.js calls it: checks shapes, allocates the results, runs C++. */
+export type NativeKernel = (
+  engine: Engine,
+  inputs: Readonly<Record<string, TensorInfo | undefined>>,
+  attributes: Readonly<Record<string, unknown>>,
+) => TensorInfo[];

@@ -1,0 +1,140 @@
+import { LlmxError, tf } from '@llmx/core';
+import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
+
+import type { Engine, TensorInfo } from './engine.ts';
+import type { Library, NativeTensor } from './library.ts';
+import { type Block, Memory } from './memory.ts';
+
+type Values = Parameters<MathBackendCPU['write']>[0];
+type DataId = TensorInfo['dataId'];
+type Plain = Float32Array | Int32Array;
+
+const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
+
+/** What the data of a float32 or int32 tensor of this backend carries besides its values. */
+interface Place {
+  readonly block: Block;
+  readonly length: number;
+}
+
+/**
+ * The tensors of `native`: typed arrays, so that the kernels of tfjs-backend-cpu work on them too, but in memory that is
+ * used again at once when a tensor is disposed. So values are copied in, and copied out when they are read.
+ */
+export class NativeBackend extends MathBackendCPU implements Engine {
+  readonly library: Library;
+  readonly memoryPool: Memory;
+  /** Blocks released by kernels of tfjs-backend-cpu that are still running; see `borrowed`. */
+  #heldBack: Block[] | undefined;
+
+  /** @param overwritesReleased whether memory is filled with NaN when it is released, to find whoever still reads it */
+  constructor(library: Library, { overwritesReleased = false }: { overwritesReleased?: boolean } = {}) {
+    super();
+    // The parent greets Node users with an advertisement on its first tensor.
+    Object.assign(this, { firstUse: false });
+    this.library = library;
+    this.memoryPool = new Memory((buffer) => library.addressOf(buffer), overwritesReleased);
+  }
+
+  override write(values: Values, shape: number[], dtype: tf.DataType): DataId {
+    if ((dtype !== 'float32' && dtype !== 'int32') || values === undefined || values === null)
+      return super.write(values, shape, dtype);
+    const { dataId } = this.allocate([values.length], dtype);
+    (this.data.get(dataId).values as Plain).set(values as Plain);
+    return dataId;
+  }
+
+  override move(dataId: DataId, values: Values, shape: number[], dtype: tf.DataType, refCount: number): void {
+    if (dtype !== 'float32' && dtype !== 'int32') return super.move(dataId, values, shape, dtype, refCount);
+    const { block, view } = this.#reserve(values.length, dtype);
+    view.set(values as Plain);
+    super.move(dataId, view, shape, dtype, refCount);
+    Object.assign(this.data.get(dataId), { place: { block, length: values.length } satisfies Place });
+  }
+
+  override readSync(dataId: DataId): ReturnType<MathBackendCPU['readSync']> {
+    const values = super.readSync(dataId);
+    return this.#place(dataId) === undefined ? values : (values as Plain).slice();
+  }
+
+  override disposeData(dataId: DataId, force = false): boolean {
+    const place = this.#place(dataId);
+    const isGone = super.disposeData(dataId, force);
+    if (isGone && place !== undefined) this.#release(place.block);
+    return isGone;
+  }
+
+  allocate(shape: readonly number[], dtype: 'float32' | 'int32' = 'float32'): TensorInfo {
+    const length = sizeOf(shape);
+    const { block, view } = this.#reserve(length, dtype);
+    const dataId = super.write(view, [...shape], dtype);
+    Object.assign(this.data.get(dataId), { place: { block, length } satisfies Place });
+    return { dataId, shape: [...shape], dtype };
+  }
+
+  run(name: string, tensors: readonly (TensorInfo | undefined)[], numbers: readonly number[] = []): void {
+    this.library.run(
+      name,
+      tensors.map((info) => info && this.#native(info, name)),
+      numbers,
+    );
+  }
+
+  isSoleOwner(info: TensorInfo): boolean {
+    return this.refCount(info.dataId) === 1;
+  }
+
+  share(info: TensorInfo, shape: readonly number[] = info.shape): TensorInfo {
+    this.incRef(info.dataId);
+    return { dataId: info.dataId, shape: [...shape], dtype: info.dtype };
+  }
+
+  borrowed<T>(kernel: (backend: tf.KernelBackend) => T): T {
+    if (this.#heldBack !== undefined) return kernel(this);
+    const heldBack: Block[] = [];
+    this.#heldBack = heldBack;
+    try {
+      return kernel(this);
+    } finally {
+      this.#heldBack = undefined;
+      for (const block of heldBack) this.memoryPool.release(block);
+    }
+  }
+
+  override memory(): ReturnType<MathBackendCPU['memory']> {
+    return { unreliable: false, reasons: [] };
+  }
+
+  #reserve(length: number, dtype: 'float32' | 'int32'): { block: Block; view: Plain } {
+    const block = this.memoryPool.allocate(length * 4);
+    const View = dtype === 'int32' ? Int32Array : Float32Array;
+    return { block, view: new View(block.buffer, block.offset, length) };
+  }
+
+  #release(block: Block): void {
+    if (this.#heldBack === undefined) this.memoryPool.release(block);
+    else this.#heldBack.push(block);
+  }
+
+  #place(dataId: DataId): Place | undefined {
+    if (!this.data.has(dataId)) return undefined;
+    return (this.data.get(dataId) as { place?: Place }).place;
+  }
+
+  #native({ dataId, shape, dtype }: TensorInfo, kernel: string): NativeTensor {
+    const place = this.#place(dataId);
+    if (place === undefined)
+      throw new LlmxError(
+        'LLMX_NATIVE_ARGUMENT',
+        `${kernel} was given ${dtype} [${shape.join(', ')}] that does not lie in the native backend's memory.`,
+        { hint: 'Kernels take float32 and int32 tensors that were made on this backend.' },
+      );
+    const size = sizeOf(shape);
+    if (size > place.length)
+      throw new LlmxError(
+        'LLMX_NATIVE_ARGUMENT',
+        `${kernel} was given a tensor of shape [${shape.join(', ')}] over memory of ${place.length} elements.`,
+      );
+    return { address: place.block.address, size, dtype: dtype as 'float32' | 'int32', shape };
+  }
+}

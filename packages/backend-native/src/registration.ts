@@ -1,0 +1,38 @@
+import { tf } from '@llmx/core';
+
+import type { NativeKernel, TensorInfo } from './engine.ts';
+import { KERNELS } from './kernels/index.ts';
+import type { NativeBackend } from './native-backend.ts';
+
+const own = new Set<string>();
+
+/** Names of the kernels that are C++. */
+export const nativeKernelNames = (): readonly string[] => [...own].toSorted();
+
+/** Registers one kernel for `native`, in place of whatever stood there. */
+export function registerKernel(name: string, kernel: NativeKernel): void {
+  own.add(name);
+  if (tf.getKernel(name, 'native') !== undefined) tf.unregisterKernel(name, 'native');
+  tf.registerKernel({
+    kernelName: name,
+    backendName: 'native',
+    kernelFunc({ inputs, attrs, backend }) {
+      const engine = backend as unknown as NativeBackend;
+      const outputs = kernel(engine, inputs as Record<string, TensorInfo | undefined>, attrs ?? {});
+      return outputs.length === 1 ? outputs[0]! : outputs;
+    },
+  });
+}
+
+function registerBorrowed(kernel: tf.KernelConfig): void {
+  const kernelFunc: tf.KernelFunc = ({ inputs, attrs, backend }) =>
+    (backend as unknown as NativeBackend).borrowed(() => kernel.kernelFunc({ inputs, attrs: attrs ?? {}, backend }));
+  tf.registerKernel({ ...kernel, backendName: 'native', kernelFunc });
+}
+
+/** Registers all kernels: this package's, and tfjs-backend-cpu's for the rest. */
+export function registerKernels(): void {
+  for (const kernel of tf.getKernelsForBackend('cpu'))
+    if (!kernel.kernelName.startsWith('Llmx') && !(kernel.kernelName in KERNELS)) registerBorrowed(kernel);
+  for (const [name, kernel] of Object.entries(KERNELS)) registerKernel(name, kernel);
+}

@@ -1,0 +1,80 @@
+/** Running C++ kernels by name over plain arrays, for tests: at a chosen instruction set, misaligned, on some threads. */
+import { describe, test } from 'vitest';
+
+import {
+  engineMissing,
+  INSTRUCTION_SETS,
+  type InstructionSet,
+  Library,
+  locateEngine,
+  type NativeTensor,
+} from '../library.ts';
+
+export type Array = Float32Array | Int32Array;
+
+export interface RunOptions {
+  readonly instructionSet?: InstructionSet;
+  readonly threads?: number;
+  /** Elements by which every array is moved off its alignment. */
+  readonly misalign?: number;
+}
+
+/** An array and its shape; undefined: an optional tensor left out. */
+export type Argument = { readonly values: Array; readonly shape: readonly number[] } | undefined;
+
+export const argument = (values: Array, ...shape: number[]): Argument => ({
+  values,
+  shape: shape.length > 0 ? shape : [values.length],
+});
+
+const file = locateEngine();
+export const library = file === undefined ? undefined : await Library.open(file);
+
+/** Instruction sets of this machine, `reference` left out. */
+export const available: readonly InstructionSet[] =
+  library === undefined ? [] : INSTRUCTION_SETS.slice(1, INSTRUCTION_SETS.indexOf(library.bestInstructionSet) + 1);
+
+/** `describe` that is skipped, with the reason, where the engine is not there. */
+export const describeEngine = (title: string, body: () => void): void => {
+  const missing = engineMissing();
+  if (missing === undefined) describe(title, body);
+  else test(title, ({ skip }) => skip(missing));
+};
+
+/**
+ * Runs the kernel on copies of the arrays; results are written back into the given ones. One array given twice is passed
+ * as one memory, for results in place.
+ */
+export function runKernel(
+  name: string,
+  tensors: readonly Argument[],
+  numbers: readonly number[] = [],
+  options: RunOptions = {},
+): void {
+  const { instructionSet = 'avx512', threads = 1, misalign = 0 } = options;
+  const copies = new Map<Array, { view: Array; native: Omit<NativeTensor, 'shape'> }>();
+  for (const tensor of tensors) {
+    if (tensor === undefined || copies.has(tensor.values)) continue;
+    const { values } = tensor;
+    const buffer = new ArrayBuffer((values.length + 32) * 4);
+    const address = library!.addressOf(buffer);
+    const offset = ((64 - (address % 64)) % 64) + misalign * 4;
+    const isFloat = values instanceof Float32Array;
+    const view = isFloat
+      ? new Float32Array(buffer, offset, values.length)
+      : new Int32Array(buffer, offset, values.length);
+    view.set(values);
+    copies.set(values, {
+      view,
+      native: { address: address + offset, size: values.length, dtype: isFloat ? 'float32' : 'int32' },
+    });
+  }
+  library!.setInstructionSet(instructionSet);
+  library!.setThreads(threads);
+  library!.run(
+    name,
+    tensors.map((tensor) => tensor && { ...copies.get(tensor.values)!.native, shape: tensor.shape }),
+    numbers,
+  );
+  for (const [values, { view }] of copies) values.set(view);
+}
