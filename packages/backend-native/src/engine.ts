@@ -22,9 +22,10 @@ export interface Engine {
   share(info: TensorInfo, shape?: readonly number[]): TensorInfo;
   /**
    * Runs a kernel of tfjs-backend-cpu on this backend. Some of those dispose a tensor and read its values afterwards, so
-   * memory that is released meanwhile is given to nobody before the kernel has returned.
+   * memory that is released meanwhile is given to nobody before the kernel has returned. Some give out float32 or int32
+   * over memory of another type (a cast that loses nothing); such results are converted.
    */
-  borrowed<T>(kernel: (backend: tf.KernelBackend) => T): T;
+  borrowed(kernel: (backend: tf.KernelBackend) => TensorInfo | TensorInfo[]): TensorInfo[];
 }
 
 /** A kernel as TensorFlow.js calls it: checks shapes, allocates the results, runs C++. */

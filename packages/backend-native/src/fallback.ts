@@ -1,6 +1,6 @@
 import { LlmxError, tf } from '@llmx/core';
 
-import type { NativeKernel, TensorInfo } from './engine.ts';
+import type { NativeKernel } from './engine.ts';
 
 /** The kernel of that name of tfjs-backend-cpu, run on this backend's tensors: both keep typed arrays. */
 export function fallback(name: string): NativeKernel {
@@ -11,14 +11,16 @@ export function fallback(name: string): NativeKernel {
         'LLMX_NATIVE_FAILED',
         `Neither the native nor the cpu backend has a kernel ${name} for these inputs.`,
       );
-    const given = Object.fromEntries(Object.entries(inputs).filter(([, info]) => info !== undefined));
-    const outputs = engine.borrowed((backend) =>
+    // Some ops give their inputs as a list.
+    const given = Array.isArray(inputs)
+      ? inputs
+      : Object.fromEntries(Object.entries(inputs).filter(([, info]) => info !== undefined));
+    return engine.borrowed((backend) =>
       kernel.kernelFunc({
-        inputs: given as tf.NamedTensorInfoMap,
+        inputs: given as unknown as tf.NamedTensorInfoMap,
         attrs: attributes as unknown as tf.NamedAttrMap,
         backend,
       }),
     );
-    return Array.isArray(outputs) ? outputs : [outputs as TensorInfo];
   };
 }

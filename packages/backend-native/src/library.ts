@@ -40,7 +40,7 @@ const unavailable = (reason: string, hint: string, cause?: unknown): LlmxError =
 const HEADER_BYTES = 64;
 const TENSOR_BYTES = 64;
 const MAX_TENSORS = 48;
-const MAX_NUMBERS = 64;
+const MAX_NUMBERS = 256;
 const MAX_RANK = 8;
 const TWO_32 = 2 ** 32;
 const DTYPES = { float32: 0, int32: 1 } as const;

@@ -85,8 +85,8 @@ describeEngine('the native backend', () => {
       `"LLMX_NATIVE_FAILED: The engine has no kernel LlmxNothing."`,
     );
     const many = Array.from({ length: 49 }, () => x);
-    expect(failure(() => nativeBackend().run('LlmxScale', many))).toMatchInlineSnapshot(
-      `"LLMX_NATIVE_ARGUMENT: LlmxScale was given 49 tensors and 0 numbers; the limits are 48 and 64."`,
+    expect(failure(() => nativeBackend().run('LlmxFill', many))).toMatchInlineSnapshot(
+      `"LLMX_NATIVE_ARGUMENT: LlmxFill was given 49 tensors and 0 numbers; the limits are 48 and 256."`,
     );
   });
 

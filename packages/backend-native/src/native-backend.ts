@@ -89,16 +89,31 @@ export class NativeBackend extends MathBackendCPU implements Engine {
     return { dataId: info.dataId, shape: [...shape], dtype: info.dtype };
   }
 
-  borrowed<T>(kernel: (backend: tf.KernelBackend) => T): T {
-    if (this.#heldBack !== undefined) return kernel(this);
-    const heldBack: Block[] = [];
-    this.#heldBack = heldBack;
+  borrowed(kernel: (backend: tf.KernelBackend) => TensorInfo | TensorInfo[]): TensorInfo[] {
+    const isOutermost = this.#heldBack === undefined;
+    const heldBack = (this.#heldBack ??= []);
     try {
-      return kernel(this);
+      const outputs = kernel(this);
+      return (Array.isArray(outputs) ? outputs : [outputs]).map((info) => this.#asNative(info));
     } finally {
-      this.#heldBack = undefined;
-      for (const block of heldBack) this.memoryPool.release(block);
+      if (isOutermost) {
+        this.#heldBack = undefined;
+        for (const block of heldBack) this.memoryPool.release(block);
+      }
     }
+  }
+
+  /** The tensor, its values converted where they are of another type than it claims. */
+  #asNative(info: TensorInfo): TensorInfo {
+    const { dataId, shape, dtype } = info;
+    if (dtype !== 'float32' && dtype !== 'int32') return info;
+    const { values } = this.data.get(dataId);
+    const View = dtype === 'int32' ? Int32Array : Float32Array;
+    if (values instanceof View) return info;
+    const converted = this.allocate(shape, dtype);
+    (this.data.get(converted.dataId).values as Plain).set(values as Plain);
+    this.disposeData(dataId);
+    return converted;
   }
 
   override memory(): ReturnType<MathBackendCPU['memory']> {
@@ -122,7 +137,8 @@ export class NativeBackend extends MathBackendCPU implements Engine {
   }
 
   #native({ dataId, shape, dtype }: TensorInfo, kernel: string): NativeTensor {
-    const place = this.#place(dataId);
+    // Reading the data brings a tensor here that was made on another backend.
+    const { place } = this.data.get(dataId) as { place?: Place };
     if (place === undefined)
       throw new LlmxError(
         'LLMX_NATIVE_ARGUMENT',

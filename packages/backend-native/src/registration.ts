@@ -25,8 +25,16 @@ export function registerKernel(name: string, kernel: NativeKernel): void {
 }
 
 function registerBorrowed(kernel: tf.KernelConfig): void {
-  const kernelFunc: tf.KernelFunc = ({ inputs, attrs, backend }) =>
-    (backend as unknown as NativeBackend).borrowed(() => kernel.kernelFunc({ inputs, attrs: attrs ?? {}, backend }));
+  const kernelFunc: tf.KernelFunc = ({ inputs, attrs, backend }) => {
+    const engine = backend as unknown as NativeBackend;
+    let isList = false;
+    const outputs = engine.borrowed(() => {
+      const result = kernel.kernelFunc({ inputs, attrs: attrs ?? {}, backend });
+      isList = Array.isArray(result);
+      return result;
+    });
+    return isList ? outputs : outputs[0]!;
+  };
   tf.registerKernel({ ...kernel, backendName: 'native', kernelFunc });
 }
 

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "llmx/kernel.h"
@@ -49,6 +50,7 @@ std::atomic<int64_t> scratch_total{0};
 
 void* scratch_memory(int32_t worker, int32_t slot, int64_t bytes) {
   Scratch& memory = scratch_slots[worker + 1][slot];
+  if (bytes < 64) bytes = 64;
   if (bytes <= memory.capacity) return memory.data;
   std::free(memory.data);
   scratch_total -= memory.capacity;
@@ -76,53 +78,72 @@ inline void pause() {
 
 /**
  * Threads that wait for work, first spinning, since the next kernel usually follows within microseconds, then asleep.
- * They live as long as the process: nothing joins them.
+ * They live as long as the process: nothing joins them. A job is over when its tasks are done, whether or not every thread
+ * has looked at it: on a crowded machine nobody waits for a thread that is not running.
  */
 class Pool {
  public:
   void run(int64_t count, void (*task)(void*, int64_t, int32_t), void* context) {
-    const int32_t helpers = static_cast<int32_t>(count - 1 < threads_ - 1 ? count - 1 : threads_ - 1);
-    if (helpers <= 0) {
+    if (threads_ == 1 || count < 2 || count > UINT32_MAX) {
       for (int64_t index = 0; index < count; ++index) task(context, index, 0);
       return;
     }
-    task_ = task;
-    context_ = context;
-    count_ = count;
-    next_.store(0, std::memory_order_relaxed);
-    helpers_.store(helpers, std::memory_order_relaxed);
-    running_.store(spawned_, std::memory_order_relaxed);
-    round_.fetch_add(1, std::memory_order_release);
+    const uint32_t round = round_.load(std::memory_order_relaxed) + 1;
+    Job& job = jobs_[round % 2];
+    job.task = task;
+    job.context = context;
+    job.count = static_cast<uint32_t>(count);
+    job.threads = threads_;
+    job.done.store(0, std::memory_order_relaxed);
+    ticket_.store(static_cast<uint64_t>(round) << 32, std::memory_order_release);
+    round_.store(round, std::memory_order_release);
     round_.notify_all();
-    work(0);
-    for (int spins = 0; running_.load(std::memory_order_acquire) != 0; ++spins)
-      if (spins < 100000) pause();
+    work(round, 0);
+    for (int spins = 0; job.done.load(std::memory_order_acquire) != job.count; ++spins)
+      if (spins < 10000) pause();
       else std::this_thread::yield();
   }
 
   /** Sets the number of threads that take tasks; gives the number that could be had. */
   int32_t resize(int32_t threads) {
-    while (spawned_ < threads - 1) {
-      const int32_t worker = spawned_ + 1;
-      const uint32_t round = round_.load();
-#if defined(__cpp_exceptions)
-      try {
-        std::thread([this, worker, round] { loop(worker, round); }).detach();
-      } catch (...) {
-        break;
-      }
-#else
-      std::thread([this, worker, round] { loop(worker, round); }).detach();
-#endif
-      ++spawned_;
-    }
-    threads_ = threads < spawned_ + 1 ? threads : spawned_ + 1;
-    return threads_;
+    while (spawned_ < threads - 1 && spawn(spawned_ + 1)) ++spawned_;
+    return threads_ = threads < spawned_ + 1 ? threads : spawned_ + 1;
   }
 
  private:
-  void work(int32_t worker) {
-    for (int64_t index; (index = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, index, worker);
+  struct Job {
+    void (*task)(void*, int64_t, int32_t) = nullptr;
+    void* context = nullptr;
+    uint32_t count = 0;
+    int32_t threads = 1;
+    alignas(64) std::atomic<uint32_t> done{0};
+  };
+
+  bool spawn(int32_t worker) {
+    try {
+      std::thread([this, worker, seen = round_.load()] { loop(worker, seen); }).detach();
+      return true;
+    } catch (...) {
+      return false;  // The system has no more threads for us.
+    }
+  }
+
+  /**
+   * Takes tasks of a round until there are none. A ticket names the round and the next task: taking one succeeds only while
+   * the round is on, and then its job is what was read, since a job is written again two rounds later at the earliest.
+   */
+  void work(uint32_t round, int32_t worker) {
+    Job& job = jobs_[round % 2];
+    uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    for (;;) {
+      const auto [task, context, count, threads] = std::tuple(job.task, job.context, job.count, job.threads);
+      const uint32_t index = static_cast<uint32_t>(ticket);
+      if (ticket >> 32 != round || index >= count || worker >= threads) return;
+      if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      task(context, index, worker);
+      job.done.fetch_add(1, std::memory_order_release);
+      ticket = ticket_.load(std::memory_order_acquire);
+    }
   }
 
   [[noreturn]] void loop(int32_t worker, uint32_t seen) {
@@ -131,21 +152,16 @@ class Pool {
       for (int spins = 0; spins < 2000 && round_.load(std::memory_order_acquire) == seen; ++spins) pause();
       round_.wait(seen, std::memory_order_acquire);
       seen = round_.load(std::memory_order_acquire);
-      if (worker <= helpers_.load(std::memory_order_relaxed)) work(worker);
-      running_.fetch_sub(1, std::memory_order_release);
+      work(seen, worker);
     }
   }
 
   int32_t threads_ = 1;
   int32_t spawned_ = 0;
-  void (*task_)(void*, int64_t, int32_t) = nullptr;
-  void* context_ = nullptr;
-  int64_t count_ = 0;
+  Job jobs_[2];
   // Each on a cache line of its own: they are written by different threads all the time.
   alignas(64) std::atomic<uint32_t> round_{0};
-  alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<int32_t> running_{0};
-  alignas(64) std::atomic<int32_t> helpers_{0};
+  alignas(64) std::atomic<uint64_t> ticket_{0};
 };
 
 Pool& pool() {

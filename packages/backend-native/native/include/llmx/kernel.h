@@ -63,7 +63,7 @@
 extern "C" {
 
 enum { LLMX_FLOAT32 = 0, LLMX_INT32 = 1 };
-enum { LLMX_MAX_RANK = 8, LLMX_MAX_TENSORS = 48, LLMX_MAX_NUMBERS = 64 };
+enum { LLMX_MAX_RANK = 8, LLMX_MAX_TENSORS = 48, LLMX_MAX_NUMBERS = 256 };
 
 /** 64 bytes. */
 typedef struct llmx_tensor {
@@ -216,20 +216,28 @@ LLMX_INLINE vec load_first(const float* p, int count, float fill = 0) {
   return v;
 }
 LLMX_INLINE void store_first(float* p, vec v, int count) { std::memcpy(p, &v, static_cast<size_t>(count) * 4); }
+template <int COUNT>
+struct Lanes {
+  typedef float type __attribute__((vector_size(COUNT * 4)));
+};
+/** Combines halves until one element is left, all in registers: g++ 12 keeps a loop over the elements in memory. */
+template <int COUNT, class F>
+LLMX_INLINE float combine(typename Lanes<COUNT>::type v, const F& f) {
+  if constexpr (COUNT == 2) {
+    return f(v[0], v[1]);
+  } else {
+    typename Lanes<COUNT / 2>::type halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    return combine<COUNT / 2>(f(halves[0], halves[1]), f);
+  }
+}
 /** Sum of the elements, in pairs, halves first. */
 LLMX_INLINE float sum(vec v) {
-  float x[LANES];
-  std::memcpy(x, &v, sizeof x);
-  for (int half = LANES / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) x[i] += x[i + half];
-  return x[0];
+  return combine<LANES>(v, [](auto a, auto b) { return a + b; });
 }
+/** The largest element; which one of a NaN and another counts is not defined. */
 LLMX_INLINE float largest(vec v) {
-  float x[LANES];
-  std::memcpy(x, &v, sizeof x);
-  for (int half = LANES / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) x[i] = max(x[i], x[i + half]);
-  return x[0];
+  return combine<LANES>(v, [](auto a, auto b) { return a < b ? b : a; });
 }
 
 }  // namespace llmx::LLMX_ISA_NAME

@@ -1,0 +1,110 @@
+/**
+ * LlmxMatmul: product = epilogue(op(a) op(b)) for a batch of matrices.
+ *
+ * Tensors: a [batches, m, k] (transposeA: [batches, k, m]; broadcastA: one for the whole batch), b [batches, k, n] (transposeB:
+ * [batches, n, k]), bias? [n], residual? and factor? [batches, m, n]; outputs product and derivative? [batches, m, n].
+ * Numbers: batches, m, n, k, transposeA, transposeB, broadcastA, broadcastB, activation (0: none, 1: exact GELU).
+ *
+ * For each element, in this order: v = sum over k; v += bias[column]; with an activation derivative = act'(v) and v = act(v);
+ * v *= factor; v += residual; product = v. The product may be the residual's own memory and overlaps nothing else.
+ */
+#include "matmul.h"
+
+namespace llmx::LLMX_ISA_NAME {
+
+namespace {
+
+struct Batch {
+  int64_t count;
+  bool broadcast_a, broadcast_b;
+  Matmul first;
+
+  explicit Batch(const Call& call) : count(call.integer(0)), broadcast_a(call.flag(6)), broadcast_b(call.flag(7)) {
+    first.m = call.integer(1);
+    first.n = first.line = call.integer(2);
+    first.k = call.integer(3);
+    first.a = call.floats(0);
+    first.transpose_a = call.flag(4);
+    first.a_line = first.transpose_a ? first.m : first.k;
+    first.b = call.floats(1);
+    first.transpose_b = call.flag(5);
+    first.b_line = first.transpose_b ? first.k : first.n;
+    first.accumulate = false;
+    first.epilogue = {call.floats(5), call.floats(6), call.floats(2), call.floats(3), call.floats(4), call.flag(8)};
+  }
+
+  Matmul entry(int64_t index) const {
+    Matmul matmul = first;
+    const auto shift = [&](auto*& pointer) {
+      if (pointer != nullptr) pointer += index * matmul.m * matmul.n;
+    };
+    if (!broadcast_a) matmul.a += index * matmul.m * matmul.k;
+    if (!broadcast_b) matmul.b += index * matmul.k * matmul.n;
+    shift(matmul.epilogue.product);
+    shift(matmul.epilogue.derivative);
+    shift(matmul.epilogue.residual);
+    shift(matmul.epilogue.factor);
+    return matmul;
+  }
+};
+
+#if LLMX_ISA == LLMX_ISA_REFERENCE
+
+void finish(const Epilogue& epilogue, int64_t index, int64_t column, double v) {
+  if (epilogue.bias != nullptr) v += epilogue.bias[column];
+  if (epilogue.activation) {
+    const double cumulative = 0.5 * std::erfc(-v * 0.70710678118654752440);
+    if (epilogue.derivative != nullptr)
+      epilogue.derivative[index] = static_cast<float>(cumulative + v * 0.39894228040143267794 * std::exp(-0.5 * v * v));
+    v *= cumulative;
+  }
+  if (epilogue.factor != nullptr) v *= epilogue.factor[index];
+  if (epilogue.residual != nullptr) v += epilogue.residual[index];
+  epilogue.product[index] = static_cast<float>(v);
+}
+
+int32_t multiply_batch(const Batch& batch) {
+  for (int64_t index = 0; index < batch.count; ++index) {
+    const Matmul matmul = batch.entry(index);
+    for (int64_t i = 0; i < matmul.m; ++i)
+      for (int64_t j = 0; j < matmul.n; ++j) {
+        double sum = 0;
+        for (int64_t p = 0; p < matmul.k; ++p) sum += static_cast<double>(*matmul.a_from(i, p)) * *matmul.b_from(p, j);
+        finish(matmul.epilogue, i * matmul.n + j, j, sum);
+      }
+  }
+  return 0;
+}
+
+#else
+
+int32_t multiply_batch(Batch batch) {
+  // One matrix for all: the batch is one tall product.
+  if (batch.broadcast_b && !batch.broadcast_a && !batch.first.transpose_a) {
+    batch.first.m *= batch.count;
+    batch.count = 1;
+  }
+  const int64_t m = batch.first.m, n = batch.first.n, k = batch.first.k;
+  if (batch.count * m * n == 0) return 0;
+  const int64_t work = m * n * k;
+  // Many products that each fit a core's second-level cache, or small ones: a task takes one, or several tiny ones.
+  if (batch.count > 1 && work > 0 && (m + n) * k <= 1 << 18 && (batch.count >= 16 || work <= 1 << 21)) {
+    const int64_t group = max<int64_t>(1, (1 << 16) / work);
+    parallel(divide_up(batch.count, group), [&](int64_t task, int32_t worker) {
+      for (int64_t index = task * group; index < min(batch.count, (task + 1) * group); ++index)
+        multiply_alone(batch.entry(index), worker);
+    });
+    return 0;
+  }
+  for (int64_t index = 0; index < batch.count; ++index)
+    if (multiply(batch.entry(index)) != 0) return 1;
+  return 0;
+}
+
+#endif
+
+}  // namespace
+
+LLMX_KERNEL(LlmxMatmul) { return multiply_batch(Batch(call)); }
+
+}  // namespace llmx::LLMX_ISA_NAME

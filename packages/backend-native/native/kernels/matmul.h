@@ -1,0 +1,352 @@
+/**
+ * One product of matrices on all threads, with an epilogue: what LlmxMatmul and linear + cross-entropy are made of. Uses slots
+ * 12 to 14 of scratch memory, the workers' and the shared ones.
+ *
+ * The sum over k is cut into blocks by its length alone, each added in order; tasks are slices of the product. So the
+ * result does not depend on the number of threads.
+ */
+#pragma once
+
+#include "gelu.h"
+#include "llmx/kernel.h"
+#include "tile.h"
+
+namespace llmx::LLMX_ISA_NAME {
+
+/**
+ * What is done to each sum v, in this order: v += bias[column]; with an activation derivative = act'(v) and v = act(v);
+ * v *= factor; v += residual; product = v. All but the product may be null. The residual may be the product's own memory.
+ */
+struct Epilogue {
+  float* product = nullptr;
+  float* derivative = nullptr;
+  const float* bias = nullptr;
+  const float* residual = nullptr;
+  const float* factor = nullptr;
+  bool activation = false;
+  /** One bias for all elements: the product is a column, seen as a line. */
+  bool one_bias = false;
+
+  bool is_plain() const { return bias == nullptr && residual == nullptr && factor == nullptr && !activation; }
+};
+
+/** product [m, n] = epilogue(op(a) op(b)). */
+struct Matmul {
+  int64_t m, n, k;
+  /** a is [m, k], or [k, m] if transposed; its lines are `a_line` apart. */
+  const float* a;
+  int64_t a_line;
+  bool transpose_a;
+  /** b is [k, n], or [n, k] if transposed; its lines are `b_line` apart. */
+  const float* b;
+  int64_t b_line;
+  bool transpose_b;
+  /** Distance of lines of the product, and of all other tensors of its shape. */
+  int64_t line;
+  /** Adds to what the product holds, before the epilogue. */
+  bool accumulate;
+  Epilogue epilogue;
+
+  /** The part of a from element (row, p) on; the same of b. */
+  const float* a_from(int64_t row, int64_t p) const { return a + (transpose_a ? p * a_line + row : row * a_line + p); }
+  const float* b_from(int64_t p, int64_t column) const {
+    return b + (transpose_b ? column * b_line + p : p * b_line + column);
+  }
+};
+
+/**
+ * Finishes `count` neighbouring elements: number `index` of the product on, from column `column` on. Their sums are `sums`,
+ * plus `partial` where that is given.
+ */
+inline void finish_line(const Epilogue& epilogue, int64_t index, int64_t column, int64_t count, const float* sums,
+                        const float* partial) {
+  for (int64_t j = 0; j < count; j += LANES) {
+    const int lanes = static_cast<int>(min<int64_t>(LANES, count - j));
+    const auto get = [&](const float* from) { return lanes == LANES ? load(from) : load_first(from, lanes); };
+    const auto put = [&](float* to, vec v) { lanes == LANES ? store(to, v) : store_first(to, v, lanes); };
+    const int64_t at = index + j;
+    vec v = get(sums + j);
+    if (partial != nullptr) v = get(partial + j) + v;
+    if (epilogue.bias != nullptr) v += epilogue.one_bias ? broadcast(epilogue.bias[0]) : get(epilogue.bias + column + j);
+    if (epilogue.activation) {
+      vec derivative;
+      v = vgelu(v, derivative);
+      if (epilogue.derivative != nullptr) put(epilogue.derivative + at, derivative);
+    }
+    if (epilogue.factor != nullptr) v *= get(epilogue.factor + at);
+    if (epilogue.residual != nullptr) v += get(epilogue.residual + at);
+    put(epilogue.product + at, v);
+  }
+}
+
+// ---- Blocks and slices
+
+// Longest block of the sum: a panel of 8 x 768 floats of a (24 KiB) stays in a first-level cache of 32 or 48 KiB.
+constexpr int64_t DEPTH = 768;
+// Columns of packed b that are used for all rows of a task before the next ones: with DEPTH 576 KiB of the second-level cache.
+constexpr int64_t COLUMNS = 192;
+// Floats of an operand that are packed as a whole at a time: 4 MiB, which every task reads again from the last-level cache.
+constexpr int64_t WHOLE = 1 << 20;
+// Slots of scratch memory.
+enum { WHOLE_SLOT = 12, SLICE_SLOT = 13, PARTIAL_SLOT = 14 };
+
+/** How the sum, of at least one term, is cut into blocks of nearly equal length. */
+struct Blocks {
+  int64_t depth, count, length;
+
+  explicit Blocks(int64_t depth)
+      : depth(depth), count(divide_up(depth, DEPTH)), length(round_up(divide_up(depth, count), 4)) {}
+
+  int64_t begin(int64_t block) const { return block * length; }
+  int64_t size(int64_t block) const { return min(length, depth - begin(block)); }
+};
+
+/** A part of the product: its rows and columns, and where sums of earlier blocks lie. */
+struct Part {
+  int64_t row, rows, column, columns;
+  float* partial = nullptr;
+  int64_t partial_line = 0;
+};
+
+/** Whether earlier blocks' sums need memory of their own: the product holds the residual. */
+inline bool keeps_residual(const Matmul& matmul, const Blocks& blocks) {
+  return blocks.count > 1 && matmul.epilogue.residual == matmul.epilogue.product;
+}
+
+/** Decides where the part's sums are kept between blocks; false where memory is short. */
+inline bool choose_partial(const Matmul& matmul, const Blocks& blocks, int32_t worker, Part& part) {
+  const bool keep_residual = keeps_residual(matmul, blocks);
+  part.partial_line = keep_residual ? round_up(part.columns, LANES) : matmul.line;
+  part.partial = keep_residual ? scratch<float>(worker, PARTIAL_SLOT, part.rows * part.partial_line)
+                               : matmul.epilogue.product + part.row * matmul.line + part.column;
+  return part.partial != nullptr;
+}
+
+/**
+ * Brings what finishing a tile reads and writes into the cache while its sums are formed. Inlined always: g++ takes a function
+ * that only fetches for one without effect, and leaves out calls of it.
+ */
+LLMX_INLINE void fetch_tile(const Matmul& matmul, int64_t at, int rows, int columns) {
+  const Epilogue& epilogue = matmul.epilogue;
+  const float* const tensors[] = {epilogue.product, epilogue.derivative, epilogue.residual, epilogue.factor};
+  for (const float* tensor : tensors) {
+    if (tensor == nullptr) continue;
+    for (int i = 0; i < rows; ++i)
+      for (int j = 0; j < columns; j += 16) __builtin_prefetch(tensor + at + i * matmul.line + j);
+  }
+}
+
+/** Forms the last block's sums in tiles and finishes each. */
+inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t depth, const float* a, const float* b,
+                                bool add) {
+  alignas(64) float sums[MR * NR];
+  for (int64_t i = 0; i < part.rows; i += MR) {
+    const int rows = static_cast<int>(min<int64_t>(MR, part.rows - i));
+    for (int64_t j = 0; j < part.columns; j += NR) {
+      const int columns = static_cast<int>(min<int64_t>(NR, part.columns - j));
+      fetch_tile(matmul, (part.row + i) * matmul.line + part.column + j, rows, columns);
+      tile_first(rows, columns, depth, a + i * depth, b + j * depth, sums, NR, false);
+      for (int r = 0; r < rows; ++r) {
+        const int64_t row = part.row + i + r, column = part.column + j;
+        const float* partial = add ? part.partial + (i + r) * part.partial_line + j : nullptr;
+        finish_line(matmul.epilogue, row * matmul.line + column, column, columns, sums + r * NR, partial);
+      }
+    }
+  }
+}
+
+/** One block of the sum of a part, from packed operands. */
+inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks& blocks, int64_t block, const float* a,
+                           const float* b) {
+  const int64_t depth = blocks.size(block);
+  const bool add = block > 0 || matmul.accumulate, last = block == blocks.count - 1;
+  for (int64_t j = 0; j < part.columns; j += COLUMNS) {
+    Part some = part;
+    some.column += j;
+    some.columns = min(COLUMNS, part.columns - j);
+    some.partial += j;
+    const float* columns = b + j * depth;
+    if (last && !matmul.epilogue.is_plain()) {
+      multiply_and_finish(matmul, some, depth, a, columns, add);
+    } else {
+      multiply_panels(some.rows, some.columns, depth, a, depth * MR, columns, depth * NR, some.partial, some.partial_line,
+                      add);
+    }
+  }
+}
+
+/** The whole product in one task. */
+inline void multiply_alone(const Matmul& matmul, int32_t worker) {
+  const Blocks blocks(matmul.k);
+  float* a = scratch<float>(worker, WHOLE_SLOT, round_up(matmul.m, MR) * blocks.length);
+  float* b = scratch<float>(worker, SLICE_SLOT, round_up(matmul.n, NR) * blocks.length);
+  Part part{0, matmul.m, 0, matmul.n};
+  if (a == nullptr || b == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
+  for (int64_t block = 0; block < blocks.count; ++block) {
+    const int64_t begin = blocks.begin(block), depth = blocks.size(block);
+    pack_rows(a, matmul.a_from(0, begin), matmul.a_line, matmul.transpose_a, matmul.m, depth);
+    pack_columns(b, matmul.b_from(begin, 0), matmul.b_line, matmul.transpose_b, matmul.n, depth);
+    multiply_block(matmul, part, blocks, block, a, b);
+  }
+}
+
+/**
+ * f(first, count, memory) for groups of blocks, for which the whole operand, of `extent` lines, is packed at a time. Where sums
+ * of earlier blocks are not kept in the product there is one group.
+ */
+template <class F>
+inline int32_t for_groups(const Matmul& matmul, const Blocks& blocks, int64_t extent, const F& f) {
+  const int64_t fitting = min(blocks.count, max<int64_t>(1, WHOLE / (extent * blocks.length)));
+  const int64_t group = keeps_residual(matmul, blocks) ? blocks.count : fitting;
+  float* whole = scratch<float>(-1, WHOLE_SLOT, group * extent * blocks.length);
+  if (whole == nullptr) return 1;
+  for (int64_t first = 0; first < blocks.count; first += group) f(first, min(group, blocks.count - first), whole);
+  return 0;
+}
+
+/** b packed as a whole; each task takes a slice of rows, whose part of a it packs. */
+inline int32_t multiply_by_rows(const Matmul& matmul) {
+  const Blocks blocks(matmul.k);
+  const int64_t columns = round_up(matmul.n, NR), group = 2 * NR, groups = divide_up(matmul.n, group);
+  // 32 tasks or more where the rows suffice; at least 32 rows, so that b from the last-level cache keeps up.
+  const int64_t slice = min<int64_t>(96, round_up(max<int64_t>(32, divide_up(matmul.m, 32)), MR));
+  return for_groups(matmul, blocks, columns, [&](int64_t first, int64_t count, float* b) {
+    parallel(count * groups, [&](int64_t task, int32_t) {
+      const int64_t block = first + task / groups, column = task % groups * group, depth = blocks.size(block);
+      float* to = b + (block - first) * columns * blocks.length + column * depth;
+      pack_columns(to, matmul.b_from(blocks.begin(block), column), matmul.b_line, matmul.transpose_b,
+                   min(group, matmul.n - column), depth);
+    });
+    parallel(divide_up(matmul.m, slice), [&](int64_t task, int32_t worker) {
+      Part part{task * slice, min(slice, matmul.m - task * slice), 0, matmul.n};
+      float* a = scratch<float>(worker, SLICE_SLOT, round_up(slice, MR) * blocks.length);
+      if (a == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
+      for (int64_t block = first; block < first + count; ++block) {
+        pack_rows(a, matmul.a_from(part.row, blocks.begin(block)), matmul.a_line, matmul.transpose_a, part.rows,
+                  blocks.size(block));
+        multiply_block(matmul, part, blocks, block, a, b + (block - first) * columns * blocks.length);
+      }
+    });
+  });
+}
+
+/** a packed as a whole; each task takes a slice of columns, whose part of b it packs. */
+inline int32_t multiply_by_columns(const Matmul& matmul) {
+  const Blocks blocks(matmul.k);
+  const int64_t rows = round_up(matmul.m, MR), group = 8 * MR, groups = divide_up(matmul.m, group);
+  const int64_t slice = min<int64_t>(2 * COLUMNS, round_up(divide_up(matmul.n, 32), NR));
+  return for_groups(matmul, blocks, rows, [&](int64_t first, int64_t count, float* a) {
+    parallel(count * groups, [&](int64_t task, int32_t) {
+      const int64_t block = first + task / groups, row = task % groups * group, depth = blocks.size(block);
+      float* to = a + (block - first) * rows * blocks.length + row * depth;
+      pack_rows(to, matmul.a_from(row, blocks.begin(block)), matmul.a_line, matmul.transpose_a,
+                min(group, matmul.m - row), depth);
+    });
+    parallel(divide_up(matmul.n, slice), [&](int64_t task, int32_t worker) {
+      Part part{0, matmul.m, task * slice, min(slice, matmul.n - task * slice)};
+      float* b = scratch<float>(worker, SLICE_SLOT, round_up(slice, NR) * blocks.length);
+      if (b == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
+      for (int64_t block = first; block < first + count; ++block) {
+        pack_columns(b, matmul.b_from(blocks.begin(block), part.column), matmul.b_line, matmul.transpose_b,
+                     part.columns, blocks.size(block));
+        multiply_block(matmul, part, blocks, block, a + (block - first) * rows * blocks.length, b);
+      }
+    });
+  });
+}
+
+// ---- Products with a vector: bound by memory, so nothing is packed
+
+/**
+ * Sum of x times a line. One line at a time and 4 KiB fetched ahead, across its end: reading one stream gives the memory's full
+ * rate, four side by side two thirds of it.
+ */
+inline float dot(const float* x, const float* line, int64_t length) {
+  vec even{}, odd{};
+  int64_t p = 0;
+  for (; p + 2 * LANES <= length; p += 2 * LANES) {
+    for (int i = 0; i < 2 * LANES; i += 16) __builtin_prefetch(line + p + 1024 + i);
+    even += load(x + p) * load(line + p);
+    odd += load(x + p + LANES) * load(line + p + LANES);
+  }
+  float rest = 0;
+  for (; p < length; ++p) rest += x[p] * line[p];
+  return sum(even + odd) + rest;
+}
+
+/** sums[j] = sum over p of x[p] * matrix[p * line + j], for `count` columns. */
+inline void add_lines(const float* __restrict x, const float* __restrict matrix, int64_t line, int64_t length,
+                      int64_t count, float* __restrict sums) {
+  for (int64_t j = 0; j < count; ++j) sums[j] = 0;
+  int64_t p = 0;
+  for (; p + 8 <= length; p += 8) {
+    const float* from = matrix + p * line;
+    for (int64_t j = 0; j < count; ++j) {
+      float s = sums[j];
+      for (int q = 0; q < 8; ++q) s += x[p + q] * from[q * line + j];
+      sums[j] = s;
+    }
+  }
+  for (; p < length; ++p)
+    for (int64_t j = 0; j < count; ++j) sums[j] += x[p] * matrix[p * line + j];
+}
+
+/** A product with m = 1, and a without gaps. */
+inline void multiply_vector(const Matmul& matmul) {
+  constexpr int64_t LONGEST = 1024;
+  const int64_t chunk = min<int64_t>(LONGEST, max<int64_t>(4 * LANES, round_up(divide_up(matmul.n, 32), LANES)));
+  parallel_chunks(matmul.n, chunk, [&](int64_t begin, int64_t end) {
+    alignas(64) float sums[LONGEST];
+    if (matmul.transpose_b) {
+      for (int64_t j = begin; j < end; ++j) sums[j - begin] = dot(matmul.a, matmul.b + j * matmul.b_line, matmul.k);
+    } else {
+      add_lines(matmul.a, matmul.b + begin, matmul.b_line, matmul.k, end - begin, sums);
+    }
+    const float* partial = matmul.accumulate ? matmul.epilogue.product + begin : nullptr;
+    finish_line(matmul.epilogue, begin, begin, end - begin, sums, partial);
+  });
+}
+
+/** The product with a column, without gaps, as one with a row: of the transposed operands. */
+inline Matmul as_row(const Matmul& matmul) {
+  Matmul row = matmul;
+  row.m = 1;
+  row.n = matmul.m;
+  row.a = matmul.b;
+  row.transpose_a = false;
+  row.b = matmul.a;
+  row.b_line = matmul.a_line;
+  row.transpose_b = !matmul.transpose_a;
+  row.epilogue.one_bias = true;
+  return row;
+}
+
+// ---- Choice
+
+/** A product with k = 0: the epilogue of 0. */
+inline void multiply_nothing(const Matmul& matmul) {
+  constexpr int64_t SPAN = 256;
+  const float zeros[SPAN] = {};
+  for (int64_t i = 0; i < matmul.m; ++i)
+    for (int64_t j = 0; j < matmul.n; j += SPAN) {
+      const int64_t at = i * matmul.line + j;
+      const float* partial = matmul.accumulate ? matmul.epilogue.product + at : nullptr;
+      finish_line(matmul.epilogue, at, j, min(SPAN, matmul.n - j), zeros, partial);
+    }
+}
+
+/** The product, on all threads; not 0 where memory is short. */
+inline int32_t multiply(const Matmul& matmul) {
+  if (matmul.m == 0 || matmul.n == 0) return 0;
+  if (matmul.k == 0) return multiply_nothing(matmul), 0;
+  const bool row = matmul.m == 1 && (!matmul.transpose_a || matmul.a_line == 1);
+  const bool column = matmul.n == 1 && matmul.line == 1 && (matmul.transpose_b || matmul.b_line == 1);
+  if (row) return multiply_vector(matmul), 0;
+  if (column) return multiply_vector(as_row(matmul)), 0;
+  // Below a few microseconds of work threads cost more than they bring.
+  if (matmul.m * matmul.n * matmul.k <= 1 << 17) return multiply_alone(matmul, 0), 0;
+  // The smaller operand is packed as a whole: less memory, and each task reads all of it.
+  return matmul.m < matmul.n ? multiply_by_columns(matmul) : multiply_by_rows(matmul);
+}
+
+}  // namespace llmx::LLMX_ISA_NAME

@@ -1,0 +1,150 @@
+// Sums, largest and smallest elements along an axis, and the sum of squares.
+#include "reduce.h"
+
+namespace llmx::LLMX_ISA_NAME {
+
+/** Numbered as in src/kernels/reduce.ts. */
+enum Reduction : int64_t { SUM, LARGEST, SMALLEST };
+
+#if LLMX_ISA == LLMX_ISA_REFERENCE
+
+template <class Operation>
+static int32_t reduce(const float* x, float* y, int64_t outer, int64_t count, int64_t inner, double factor) {
+  for (int64_t o = 0; o < outer; ++o) {
+    for (int64_t i = 0; i < inner; ++i) {
+      double result = Operation::START;
+      for (int64_t k = 0; k < count; ++k) result = Operation::combine(result, double{x[(o * count + k) * inner + i]});
+      y[o * inner + i] = static_cast<float>(result * factor);
+    }
+  }
+  return 0;
+}
+
+#else
+
+// A piece of a row that is a task of its own: 256 KiB.
+constexpr int64_t PIECE = 65536;
+
+/** Over the last axis: whole rows are tasks, or pieces of them where rows are long. */
+template <class Operation>
+static int32_t reduce_rows(const float* x, float* y, int64_t rows, int64_t count, double factor) {
+  if (count <= PIECE) {
+    parallel_chunks(rows, max(int64_t{1}, TASK_ELEMENTS / count), [=](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row)
+        y[row] = static_cast<float>(reduce_row<Operation>(x + row * count, count) * factor);
+    });
+    return 0;
+  }
+  const int64_t pieces = divide_up(count, PIECE);
+  double* partial = scratch<double>(-1, 0, rows * pieces);
+  if (partial == nullptr) return 1;
+  parallel(rows * pieces, [=](int64_t index, int32_t) {
+    const int64_t begin = index % pieces * PIECE;
+    partial[index] = reduce_row<Operation>(x + index / pieces * count + begin, min(PIECE, count - begin));
+  });
+  for (int64_t row = 0; row < rows; ++row) {
+    double result = Operation::START;
+    for (int64_t piece = 0; piece < pieces; ++piece) result = Operation::combine(result, partial[row * pieces + piece]);
+    y[row] = static_cast<float>(result * factor);
+  }
+  return 0;
+}
+
+// Columns to a slice: 4 KiB of each row, long enough for the processor to fetch ahead; the slice's sums stay in the
+// first-level cache.
+constexpr int64_t SLICE = 1024;
+
+/** y[0, n) = factor * the combination of `count` rows, four at a time so that y is not passed over for each. */
+template <class Operation>
+static void reduce_slice(const float* x, float* y, int64_t count, int64_t stride, int64_t n, float factor) {
+  for (int64_t i = 0; i < n; ++i) y[i] = Operation::START;
+  int64_t k = 0;
+  for (; k + 4 <= count; k += 4, x += 4 * stride)
+    for_vectors(n, [=](int64_t i, int64_t m) {
+      const vec first = Operation::combine(load_some(x + i, m), load_some(x + stride + i, m));
+      const vec second = Operation::combine(load_some(x + 2 * stride + i, m), load_some(x + 3 * stride + i, m));
+      store_some(y + i, Operation::combine(load_some(y + i, m), Operation::combine(first, second)), m);
+    });
+  for (; k < count; ++k, x += stride)
+    for_vectors(n, [=](int64_t i, int64_t m) {
+      store_some(y + i, Operation::combine(load_some(y + i, m), load_some(x + i, m)), m);
+    });
+  if (factor == 1) return;
+  for (int64_t i = 0; i < n; ++i) y[i] *= factor;
+}
+
+/** Over an axis before the last: slices of columns, and where these are few, chunks of rows, combined in order. */
+template <class Operation>
+static int32_t reduce_columns(const float* x, float* y, int64_t outer, int64_t count, int64_t inner, float factor) {
+  const int64_t slices = divide_up(inner, SLICE);
+  const int64_t rows = max(int64_t{64}, divide_up(count, divide_up(16, outer * slices)));
+  const int64_t chunks = divide_up(count, rows);
+  float* partial = chunks == 1 ? y : scratch<float>(-1, 0, outer * chunks * inner);
+  if (partial == nullptr) return 1;
+  parallel(outer * chunks * slices, [=](int64_t index, int32_t) {
+    const int64_t o = index / (chunks * slices), chunk = index / slices % chunks, begin = index % slices * SLICE;
+    const float* from = x + (o * count + chunk * rows) * inner + begin;
+    float* to = partial + (o * chunks + chunk) * inner + begin;
+    const int64_t length = min(rows, count - chunk * rows);
+    reduce_slice<Operation>(from, to, length, inner, min(SLICE, inner - begin), chunks == 1 ? factor : 1);
+  });
+  if (chunks == 1) return 0;
+  parallel(outer * slices, [=](int64_t index, int32_t) {
+    const int64_t o = index / slices, begin = index % slices * SLICE;
+    const float* from = partial + o * chunks * inner + begin;
+    reduce_slice<Operation>(from, y + o * inner + begin, chunks, inner, min(SLICE, inner - begin), factor);
+  });
+  return 0;
+}
+
+template <class Operation>
+static int32_t reduce(const float* x, float* y, int64_t outer, int64_t count, int64_t inner, double factor) {
+  if (inner == 1) return reduce_rows<Operation>(x, y, outer, count, factor);
+  return reduce_columns<Operation>(x, y, outer, count, inner, static_cast<float>(factor));
+}
+
+#endif
+
+/**
+ * y[o][i] = factor * the reduction over k of x[o][k][i].
+ * Tensors: x [outer, count, inner], y [outer, inner]; none of the sizes 0. Numbers: reduction, outer, count, inner, factor.
+ */
+LLMX_KERNEL(LlmxReduce) {
+  const float* x = call.floats(0);
+  float* y = call.floats(1);
+  const int64_t outer = call.integer(1), count = call.integer(2), inner = call.integer(3);
+  switch (call.integer(0)) {
+    case SUM: return reduce<Sum>(x, y, outer, count, inner, call.number(4));
+    case LARGEST: return reduce<Largest>(x, y, outer, count, inner, call.number(4));
+    default: return reduce<Smallest>(x, y, outer, count, inner, call.number(4));
+  }
+}
+
+/** Tensors: x, y: one element, the sum of x^2. Sums of pieces of 4096 elements are added in float64. */
+LLMX_KERNEL(LlmxSumOfSquares) {
+  const float* x = call.floats(0);
+  const int64_t size = call.size(0);
+  double total = 0;
+#if LLMX_ISA == LLMX_ISA_REFERENCE
+  for (int64_t i = 0; i < size; ++i) total += double{x[i]} * x[i];
+#else
+  const int64_t pieces = divide_up(size, PIECE);
+  double* partial = scratch<double>(-1, 0, max(pieces, int64_t{1}));
+  if (partial == nullptr) return 1;
+  parallel(pieces, [=](int64_t piece, int32_t) {
+    const int64_t end = min(size, (piece + 1) * PIECE);
+    double result = 0;
+    for (int64_t begin = piece * PIECE; begin < end; begin += 4096)
+      result += double{sum_vectors(min(end - begin, int64_t{4096}), [=](int64_t i, int64_t n) {
+        const vec v = load_some(x + begin + i, n);
+        return v * v;
+      })};
+    partial[piece] = result;
+  });
+  for (int64_t piece = 0; piece < pieces; ++piece) total += partial[piece];
+#endif
+  *call.floats(1) = static_cast<float>(total);
+  return 0;
+}
+
+}  // namespace llmx::LLMX_ISA_NAME

@@ -1,0 +1,211 @@
+/**
+ * The inner parts of every matrix product: packing operands into panels, and the product of two panels.
+ *
+ * `c = a b` with a [rows, depth] and b [depth, columns] is computed in tiles of MR x NR sums that stay in registers. Both
+ * operands are first packed in the order in which a tile reads them: panels of MR rows of a as [panel][depth][MR], panels of
+ * NR columns of b as [panel][depth][NR], the last panel filled up with zeros. Packed memory comes from `scratch` and holds
+ * round_up(rows, MR) * depth or round_up(columns, NR) * depth floats.
+ *
+ * Every element is the sum over depth in order, from 0; `accumulate` adds that sum to what c holds. No sum depends on where
+ * an element lies in its tile, nor on which tiles surround it.
+ */
+#pragma once
+
+#include "llmx/kernel.h"
+
+namespace llmx::LLMX_ISA_NAME {
+
+// Tile sizes. Per step of the sum a tile does MR * VECTORS multiply-adds on VECTORS loads and MR broadcasts; with two of
+// each per cycle the tile is bound by arithmetic as long as the loads are fewer. All sums, the vectors of b and one broadcast
+// must fit in the registers:
+//   AVX-512, 32 registers: 24 + 3 + 1; 11 loads for 24 products. On Zen 5 8 x 48, 12 x 32, 14 x 32 and 6 x 64 are equal (98%
+//   of the peak), on Intel 8 x 48 is best.
+//   AVX2, 16 registers: 12 + 2 + 1.   NEON, 32 registers: 24 + 3 + 1.   SSE2, 16 registers and no fused product: 8 + 2 + 1 + 1.
+#if LLMX_ISA == LLMX_ISA_AVX512 || defined(__aarch64__)
+constexpr int MR = 8, VECTORS = 3;
+#elif LLMX_ISA == LLMX_ISA_AVX2
+constexpr int MR = 6, VECTORS = 2;
+#else
+constexpr int MR = 4, VECTORS = 2;
+#endif
+constexpr int NR = VECTORS * LANES;
+
+typedef float quad __attribute__((vector_size(16)));
+typedef float unaligned_quad __attribute__((vector_size(16), aligned(4), may_alias));
+
+#if defined(__clang__)
+#define LLMX_SHUFFLE(A, B, I, J, K, L) __builtin_shufflevector(A, B, I, J, K, L)
+#else
+typedef int32_t quad_indices __attribute__((vector_size(16)));
+#define LLMX_SHUFFLE(A, B, I, J, K, L) __builtin_shuffle(A, B, quad_indices{I, J, K, L})
+#endif
+
+// Positions along the depth that are packed together: one cache line of each source line.
+constexpr int BLOCK = 16;
+
+/** to[p * width + i] = from[i * stride + p] for 4 rows i and 4 positions p. */
+LLMX_INLINE void transpose_quads(float* to, int64_t width, const float* from, int64_t stride) {
+  const auto row = [&](int i) -> quad { return *reinterpret_cast<const unaligned_quad*>(from + i * stride); };
+  const quad a = row(0), b = row(1), c = row(2), d = row(3);
+  const quad ab = LLMX_SHUFFLE(a, b, 0, 4, 1, 5), cd = LLMX_SHUFFLE(c, d, 0, 4, 1, 5);
+  const quad ab2 = LLMX_SHUFFLE(a, b, 2, 6, 3, 7), cd2 = LLMX_SHUFFLE(c, d, 2, 6, 3, 7);
+  const auto put = [&](int p, quad v) { *reinterpret_cast<unaligned_quad*>(to + p * width) = v; };
+  put(0, LLMX_SHUFFLE(ab, cd, 0, 1, 4, 5));
+  put(1, LLMX_SHUFFLE(ab, cd, 2, 3, 6, 7));
+  put(2, LLMX_SHUFFLE(ab2, cd2, 0, 1, 4, 5));
+  put(3, LLMX_SHUFFLE(ab2, cd2, 2, 3, 6, 7));
+}
+
+/**
+ * One panel of `count` <= WIDTH lines that each run along the depth: element (p, i) is from[i * stride + p].
+ *
+ * So many short runs defeat the machine's own prefetching (7 GB/s without, 25 with ours). A narrow panel fetches what the next
+ * one will read, a wide one its own lines two cache lines ahead.
+ */
+template <int WIDTH>
+inline void pack_crosswise(float* to, const float* from, int64_t stride, int count, int64_t depth) {
+  const float* ahead = WIDTH <= 16 ? from + WIDTH * stride : from + 2 * BLOCK;
+  const int whole = count / 4 * 4;
+  for (int64_t block = 0; block < depth; block += BLOCK) {
+    const int64_t end = min(depth, block + BLOCK), quads = end - (end - block) % 4;
+    for (int i = 0; i < count; ++i) __builtin_prefetch(ahead + i * stride + block);
+    for (int i = 0; i < whole; i += 4) {
+      for (int64_t p = block; p < quads; p += 4) transpose_quads(to + p * WIDTH + i, WIDTH, from + i * stride + p, stride);
+      for (int64_t p = quads; p < end; ++p)
+        for (int j = i; j < i + 4; ++j) to[p * WIDTH + j] = from[j * stride + p];
+    }
+    for (int64_t p = block; p < end; ++p) {
+      for (int i = whole; i < count; ++i) to[p * WIDTH + i] = from[i * stride + p];
+      for (int i = count; i < WIDTH; ++i) to[p * WIDTH + i] = 0;
+    }
+  }
+}
+
+/**
+ * Panels whose lines lie side by side: element (p, i) is from[p * stride + i]. A block of all panels at a time: source lines
+ * are read through, and each panel is written in runs.
+ */
+template <int WIDTH>
+inline void pack_lengthwise(float* to, const float* from, int64_t stride, int64_t count, int64_t depth) {
+  for (int64_t block = 0; block < depth; block += BLOCK) {
+    const int64_t end = min(depth, block + BLOCK);
+    for (int64_t i = 0; i < count; i += WIDTH) {
+      float* panel = to + i * depth;
+      const int width = static_cast<int>(min<int64_t>(WIDTH, count - i));
+      for (int64_t p = block; p < end; ++p) {
+        const float* source = from + p * stride + i;
+        for (int j = 0; j < WIDTH; j += 16) __builtin_prefetch(source + BLOCK * stride + j);
+        if (width == WIDTH) {
+          std::memcpy(panel + p * WIDTH, source, WIDTH * sizeof(float));
+        } else {
+          for (int j = 0; j < WIDTH; ++j) panel[p * WIDTH + j] = j < width ? source[j] : 0;
+        }
+      }
+    }
+  }
+}
+
+template <int WIDTH>
+inline void pack(float* to, const float* from, int64_t stride, bool crosswise, int64_t count, int64_t depth) {
+  if (!crosswise) return pack_lengthwise<WIDTH>(to, from, stride, count, depth);
+  for (int64_t i = 0; i < count; i += WIDTH)
+    pack_crosswise<WIDTH>(to + i * depth, from + i * stride, stride, static_cast<int>(min<int64_t>(WIDTH, count - i)), depth);
+}
+
+/** Packs a [rows, depth], whose lines are `stride` apart; `transposed`: it is stored as [depth, rows]. */
+inline void pack_rows(float* to, const float* from, int64_t stride, bool transposed, int64_t rows, int64_t depth) {
+  pack<MR>(to, from, stride, !transposed, rows, depth);
+}
+
+/** Packs b [depth, columns], whose lines are `stride` apart; `transposed`: it is stored as [columns, depth]. */
+inline void pack_columns(float* to, const float* from, int64_t stride, bool transposed, int64_t columns, int64_t depth) {
+  pack<NR>(to, from, stride, transposed, columns, depth);
+}
+
+/** The first ROWS rows and WIDTH vectors of a tile. */
+template <int ROWS, int WIDTH>
+__attribute__((noinline)) void tile_part(int64_t depth, const float* __restrict a, const float* __restrict b,
+                                         float* __restrict c, int64_t stride, bool accumulate) {
+  vec sums[ROWS][WIDTH];
+#pragma GCC unroll 8
+  for (int i = 0; i < ROWS; ++i) {
+#pragma GCC unroll 3
+    for (int j = 0; j < WIDTH; ++j) {
+      sums[i][j] = vec{};
+      __builtin_prefetch(c + i * stride + j * LANES, 1);  // arrives while the sums are formed
+    }
+  }
+  for (int64_t p = 0; p < depth; ++p, a += MR, b += NR) {
+    vec columns[WIDTH];
+#pragma GCC unroll 3
+    for (int j = 0; j < WIDTH; ++j) columns[j] = load(b + j * LANES);
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; ++i) {
+      const vec row = broadcast(a[i]);
+#pragma GCC unroll 3
+      for (int j = 0; j < WIDTH; ++j) sums[i][j] += row * columns[j];
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < ROWS; ++i) {
+#pragma GCC unroll 3
+    for (int j = 0; j < WIDTH; ++j) {
+      float* to = c + i * stride + j * LANES;
+      store(to, accumulate ? load(to) + sums[i][j] : sums[i][j]);
+    }
+  }
+}
+
+/** c [MR, NR] (+)= a panel of a times a panel of b; lines of c are `stride` apart. */
+LLMX_INLINE void tile(int64_t depth, const float* a, const float* b, float* c, int64_t stride, bool accumulate) {
+  tile_part<MR, VECTORS>(depth, a, b, c, stride, accumulate);
+}
+
+/** As `tile`, at least the first `rows` rows and `columns` columns of it; c must have room for the whole tile. */
+inline void tile_first(int rows, int columns, int64_t depth, const float* a, const float* b, float* c, int64_t stride,
+                       bool accumulate) {
+  const bool half = rows <= MR / 2;
+  if (columns > 2 * LANES) {
+    half ? tile_part<MR / 2, VECTORS>(depth, a, b, c, stride, accumulate) : tile(depth, a, b, c, stride, accumulate);
+  } else if (columns > LANES) {
+    half ? tile_part<MR / 2, 2>(depth, a, b, c, stride, accumulate) : tile_part<MR, 2>(depth, a, b, c, stride, accumulate);
+  } else {
+    half ? tile_part<MR / 2, 1>(depth, a, b, c, stride, accumulate) : tile_part<MR, 1>(depth, a, b, c, stride, accumulate);
+  }
+}
+
+/** As `tile`, but only the first `rows` rows and `columns` columns of c exist. */
+inline void tile_edge(int rows, int columns, int64_t depth, const float* a, const float* b, float* c, int64_t stride,
+                      bool accumulate) {
+  if (columns % LANES == 0 && (rows == MR || rows == MR / 2))
+    return tile_first(rows, columns, depth, a, b, c, stride, accumulate);
+  alignas(64) float whole[MR * NR];
+  tile_first(rows, columns, depth, a, b, whole, NR, false);
+  for (int i = 0; i < rows; ++i) {
+    float* to = c + i * stride;
+    for (int j = 0; j < columns; ++j) to[j] = accumulate ? to[j] + whole[i * NR + j] : whole[i * NR + j];
+  }
+}
+
+/**
+ * c [m, n] (+)= a b from packed panels, `a_stride` and `b_stride` floats apart: depth * MR and depth * NR, or more where the
+ * product runs over a part of a longer depth. Lines of c are `c_stride` apart.
+ *
+ * Panels of a come outermost: one stays in the first-level cache while b streams from the second, and c is written in bands of
+ * whole lines, which matters when c is not in a cache (twice as fast on wide products).
+ */
+inline void multiply_panels(int64_t m, int64_t n, int64_t depth, const float* a, int64_t a_stride, const float* b,
+                            int64_t b_stride, float* c, int64_t c_stride, bool accumulate) {
+  for (int64_t i = 0; i < m; i += MR, a += a_stride) {
+    const int rows = static_cast<int>(min<int64_t>(MR, m - i));
+    const float* panel = b;
+    for (int64_t j = 0; j < n; j += NR, panel += b_stride) {
+      const int columns = static_cast<int>(min<int64_t>(NR, n - j));
+      float* to = c + i * c_stride + j;
+      if (rows == MR && columns == NR) tile(depth, a, panel, to, c_stride, accumulate);
+      else tile_edge(rows, columns, depth, a, panel, to, c_stride, accumulate);
+    }
+  }
+}
+
+}  // namespace llmx::LLMX_ISA_NAME

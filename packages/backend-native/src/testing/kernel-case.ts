@@ -1,0 +1,51 @@
+/** A C++ kernel with its inputs and the shapes of its results: against its scalar form, and against finite differences. */
+import { expectClose, expectLikeReference, type Tolerance } from './compare.ts';
+import { type Argument, argument, runKernel, type RunOptions } from './kernels.ts';
+
+export interface KernelCase {
+  readonly kernel: string;
+  readonly inputs: readonly Argument[];
+  /** Shapes of the results, which follow the inputs. */
+  readonly outputs: readonly (readonly number[])[];
+  readonly numbers: readonly number[];
+}
+
+export const sizeOf = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
+
+/** Memory for the results, filled with NaN: what a kernel leaves unwritten shows. */
+const emptyResults = ({ outputs }: KernelCase) =>
+  outputs.map((shape) => ({ values: new Float32Array(sizeOf(shape)).fill(NaN), shape }));
+
+export function resultsOf(theCase: KernelCase, options: RunOptions = {}): Float32Array[] {
+  const results = emptyResults(theCase);
+  runKernel(theCase.kernel, [...theCase.inputs, ...results], theCase.numbers, options);
+  return results.map(({ values }) => values);
+}
+
+/** Like `expectLikeReference`. */
+export function expectLevelsAgree(theCase: KernelCase, tolerance: Tolerance): void {
+  const { kernel, inputs, outputs, numbers } = theCase;
+  expectLikeReference(kernel, JSON.stringify(numbers), {
+    tensors: () => [...inputs, ...emptyResults(theCase)],
+    numbers,
+    results: outputs.map((_, index) => inputs.length + index),
+    tolerance,
+  });
+}
+
+/** The case with other numbers in one of its inputs. */
+export function withInput(theCase: KernelCase, index: number, values: Float32Array): KernelCase {
+  return { ...theCase, inputs: theCase.inputs.with(index, argument(values, ...theCase.inputs[index]!.shape)) };
+}
+
+/** The scalar form's gradient of sum(dy * first result) by an input, against central differences. */
+export function expectGradient(theCase: KernelCase, index: number, dy: Float32Array, gradient: Float32Array): void {
+  const step = 1 / 64; // exact, and large enough that rounding of the results hardly counts
+  const values = theCase.inputs[index]!.values as Float32Array;
+  const weighted = (at: number, value: number): number => {
+    const [result] = resultsOf(withInput(theCase, index, values.with(at, value)), { instructionSet: 'reference' });
+    return result!.reduce((sum, y, place) => sum + y * dy[place]!, 0);
+  };
+  const estimated = values.map((value, at) => (weighted(at, value + step) - weighted(at, value - step)) / (2 * step));
+  expectClose(gradient, estimated, { absolute: 1e-3, relative: 1e-3 }, `gradient of input ${index}`);
+}
