@@ -6,21 +6,27 @@ import { fileURLToPath } from 'node:url';
 
 import { afterAll, describe, expect, test, type TestContext } from 'vitest';
 
+import { nativeUnavailable } from '@llmx/backend-native';
+
+import { layOutPlatformPackage } from '../packages/backend-native/native/platform-package.mjs';
 import { pnpm } from '../scripts/pnpm.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'llmx-packaging-'));
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
-const PACKAGES = ['core', 'cli', 'plugin-schedulefree'];
+const PACKAGES = ['core', 'backend-native', 'cli', 'plugin-schedulefree'];
 /** Published files that are neither built from sources nor of every package. */
 const OTHERS: Readonly<Record<string, readonly string[]>> = {
   core: ['dist/vendor/tfjs-gradients.d.ts', 'dist/vendor/tfjs-gradients.js'],
   cli: ['bin/llmx.js'],
+  'backend-native': fs
+    .readdirSync(path.join(root, 'packages/backend-native/native'), { recursive: true, encoding: 'utf8' })
+    .flatMap((file) => (/\.\w+$/.test(file) ? [`native/${file.replaceAll(path.sep, '/')}`] : [])),
 };
 const LIMIT = 180_000;
-/** Tests, declarations and example plugins stay in the repository. */
-const UNPUBLISHED = /\.(test|test-prop|test-d|d)\.ts$|(^|[/\\])examples[/\\]/;
+/** Tests and what they share, declarations and example plugins stay in the repository. */
+const UNPUBLISHED = /\.(test|test-prop|test-d|d)\.ts$|(^|[/\\])examples[/\\]|^testing[/\\]kernels\.ts$/;
 const UNREACHABLE =
   /\b(ENOTFOUND|ECONNREFUSED|ECONNRESET|EAI_AGAIN|ETIMEDOUT|ENETUNREACH|ENOTCACHED|ERR_SOCKET_TIMEOUT)\b/;
 
@@ -43,6 +49,14 @@ function pack(context: TestContext, name: string): { tarball: string; files: str
   expectFetched(context, outcome);
   const { filename, files } = JSON.parse(outcome.stdout) as { filename: string; files: { path: string }[] };
   return { tarball: filename, files: files.map((file) => file.path) };
+}
+
+/** The tarball of the package that brings the C++ engine to this platform. */
+async function packEngine(): Promise<string> {
+  await layOutPlatformPackage(path.join(folder, 'engine'));
+  const { ok, stdout, output } = run('npm', 'pack', '--silent', './engine');
+  expect(ok, output).toBe(true);
+  return path.join(folder, stdout.trim());
 }
 
 /** Runs npm or npx in the folder. */
@@ -92,10 +106,11 @@ describe.each(PACKAGES)('the tarball of packages/%s', (name) => {
   });
 });
 
-test('installed with npm alone, llmx prepares a dataset and trains on it', { timeout: LIMIT }, (context) => {
+test('installed with npm alone, llmx prepares a dataset and trains on it', { timeout: LIMIT }, async (context) => {
   const tarballs = PACKAGES.map((name) => pack(context, name).tarball);
   const flags = ['--no-audit', '--no-fund', '--prefer-offline', '--fetch-retries=1'];
-  expectFetched(context, run('npm', 'install', ...flags, ...tarballs));
+  const engine = nativeUnavailable() === undefined ? [await packEngine()] : [];
+  expectFetched(context, run('npm', 'install', ...flags, ...tarballs, ...engine));
   expect(llmx('--version')).toContain(versionOf('cli'));
 
   writeTexts();
@@ -104,8 +119,13 @@ test('installed with npm alone, llmx prepares a dataset and trains on it', { tim
 
   fs.writeFileSync(path.join(folder, 'tiny.yaml'), CONFIG);
   const output = llmx('train', 'tiny.yaml', '--name', 'tiny', '--set', 'train.steps=3', '--json');
-  const result = JSON.parse(output.trimEnd().split('\n').at(-1) ?? '') as { runDir: string; steps: number };
+  const result = JSON.parse(output.trimEnd().split('\n').at(-1) ?? '') as {
+    backend: string;
+    runDir: string;
+    steps: number;
+  };
   expect(result.steps).toBe(3);
+  expect(result.backend).toBe(engine.length > 0 ? 'native' : 'wasm');
   const checkpoint = path.join(folder, 'runs', 'tiny', 'checkpoints', 'step-00000003', 'model.safetensors');
   expect(fs.existsSync(checkpoint)).toBe(true);
   expect(fs.realpathSync(path.resolve(folder, result.runDir))).toBe(fs.realpathSync(path.join(folder, 'runs', 'tiny')));

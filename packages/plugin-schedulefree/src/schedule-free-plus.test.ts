@@ -42,9 +42,9 @@ function explicit(start: number[], steps: { loss: number; gradient: number[] }[]
       z[i]! -= lr * lr * o.weightDecay * y[i]!;
       m[i] = o.beta1 * m[i]! + (1 - o.beta1) * g;
       v[i] = o.beta2 * v[i]! + (1 - o.beta2) * g * g;
-      z[i]! -= (lr * (m[i]! / (1 - o.beta1 ** (k + 1)))) / (Math.sqrt(v[i]! / (1 - o.beta2 ** (k + 1))) + o.epsilon);
+      z[i]! -= (lr * (m[i] / (1 - o.beta1 ** (k + 1)))) / (Math.sqrt(v[i] / (1 - o.beta2 ** (k + 1))) + o.epsilon);
       x[i] = (1 - c) * x[i]! + c * z[i]!;
-      y[i] = beta * x[i]! + (1 - beta) * z[i]!;
+      y[i] = beta * x[i] + (1 - beta) * z[i]!;
     });
     return { y: [...y], x: [...x] };
   });

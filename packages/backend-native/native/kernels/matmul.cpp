@@ -2,11 +2,11 @@
  * LlmxMatmul: product = epilogue(op(a) op(b)) for a batch of matrices.
  *
  * Tensors: a [batches, m, k] (transposeA: [batches, k, m]; broadcastA: one for the whole batch), b [batches, k, n] (transposeB:
- * [batches, n, k]), bias? [n], residual? and factor? [batches, m, n]; outputs product and derivative? [batches, m, n].
- * Numbers: batches, m, n, k, transposeA, transposeB, broadcastA, broadcastB, activation (0: none, 1: exact GELU).
+ * [batches, n, k]), bias? [n], residual? and factor? [batches, m, n]; outputs product and second? [batches, m, n].
+ * Numbers: batches, m, n, k, transposeA, transposeB, broadcastA, broadcastB, activation (0: none, 1: exact GELU, 2: its backward pass; see Epilogue in matmul.h).
  *
- * For each element, in this order: v = sum over k; v += bias[column]; with an activation derivative = act'(v) and v = act(v);
- * v *= factor; v += residual; product = v. The product may be the residual's own memory and overlaps nothing else.
+ * For each element, in this order: v = sum over k; v += bias[column]; the activation; v *= factor; v += residual; product = v.
+ * The product may be the residual's own memory and overlaps nothing else.
  */
 #include "matmul.h"
 
@@ -30,7 +30,8 @@ struct Batch {
     first.transpose_b = call.flag(5);
     first.b_line = first.transpose_b ? first.k : first.n;
     first.accumulate = false;
-    first.epilogue = {call.floats(5), call.floats(6), call.floats(2), call.floats(3), call.floats(4), call.flag(8)};
+    first.epilogue = {call.floats(5), call.floats(6), call.floats(2), call.floats(3), call.floats(4),
+                      call.integer(8)};
   }
 
   Matmul entry(int64_t index) const {
@@ -41,7 +42,7 @@ struct Batch {
     if (!broadcast_a) matmul.a += index * matmul.m * matmul.k;
     if (!broadcast_b) matmul.b += index * matmul.k * matmul.n;
     shift(matmul.epilogue.product);
-    shift(matmul.epilogue.derivative);
+    shift(matmul.epilogue.second);
     shift(matmul.epilogue.residual);
     shift(matmul.epilogue.factor);
     return matmul;
@@ -52,13 +53,17 @@ struct Batch {
 
 void finish(const Epilogue& epilogue, int64_t index, int64_t column, double v) {
   if (epilogue.bias != nullptr) v += epilogue.bias[column];
-  if (epilogue.activation) {
-    const double cumulative = 0.5 * std::erfc(-v * 0.70710678118654752440);
-    if (epilogue.derivative != nullptr)
-      epilogue.derivative[index] = static_cast<float>(cumulative + v * 0.39894228040143267794 * std::exp(-0.5 * v * v));
-    v *= cumulative;
+  const auto cumulative = [](double x) { return 0.5 * std::erfc(-x * 0.70710678118654752440); };
+  if (epilogue.activation == GELU) {
+    if (epilogue.second != nullptr) epilogue.second[index] = static_cast<float>(v);
+    v *= cumulative(v);
+  } else if (epilogue.activation == GELU_BACKWARD) {
+    const double x = epilogue.factor[index];
+    if (epilogue.second != nullptr) epilogue.second[index] = static_cast<float>(x * cumulative(x));
+    v *= cumulative(x) + x * 0.39894228040143267794 * std::exp(-0.5 * x * x);
+  } else if (epilogue.factor != nullptr) {
+    v *= epilogue.factor[index];
   }
-  if (epilogue.factor != nullptr) v *= epilogue.factor[index];
   if (epilogue.residual != nullptr) v += epilogue.residual[index];
   epilogue.product[index] = static_cast<float>(v);
 }

@@ -13,21 +13,26 @@
 
 namespace llmx::LLMX_ISA_NAME {
 
+enum Activation { NO_ACTIVATION = 0, GELU = 1, GELU_BACKWARD = 2 };
+
 /**
- * What is done to each sum v, in this order: v += bias[column]; with an activation derivative = act'(v) and v = act(v);
- * v *= factor; v += residual; product = v. All but the product may be null. The residual may be the product's own memory.
+ * What is done to each sum v, in this order: v += bias[column]; the activation; v *= factor; v += residual; product = v. All
+ * but the product may be null. The residual may be the product's own memory.
+ *
+ * GELU: second = v, v = gelu(v). GELU_BACKWARD, where the factor is what GELU was taken of: second = gelu(factor) and
+ * v *= gelu'(factor) in the factor's place: one exponential serves both.
  */
 struct Epilogue {
   float* product = nullptr;
-  float* derivative = nullptr;
+  float* second = nullptr;
   const float* bias = nullptr;
   const float* residual = nullptr;
   const float* factor = nullptr;
-  bool activation = false;
+  int64_t activation = NO_ACTIVATION;
   /** One bias for all elements: the product is a column, seen as a line. */
   bool one_bias = false;
 
-  bool is_plain() const { return bias == nullptr && residual == nullptr && factor == nullptr && !activation; }
+  bool is_plain() const { return bias == nullptr && residual == nullptr && factor == nullptr && activation == NO_ACTIVATION; }
 };
 
 /** product [m, n] = epilogue(op(a) op(b)). */
@@ -68,12 +73,17 @@ inline void finish_line(const Epilogue& epilogue, int64_t index, int64_t column,
     vec v = get(sums + j);
     if (partial != nullptr) v = get(partial + j) + v;
     if (epilogue.bias != nullptr) v += epilogue.one_bias ? broadcast(epilogue.bias[0]) : get(epilogue.bias + column + j);
-    if (epilogue.activation) {
-      vec derivative;
-      v = vgelu(v, derivative);
-      if (epilogue.derivative != nullptr) put(epilogue.derivative + at, derivative);
+    vec slope;
+    if (epilogue.activation == GELU) {
+      if (epilogue.second != nullptr) put(epilogue.second + at, v);
+      v = vgelu(v, slope);
+    } else if (epilogue.activation == GELU_BACKWARD) {
+      const vec value = vgelu(get(epilogue.factor + at), slope);
+      if (epilogue.second != nullptr) put(epilogue.second + at, value);
+      v *= slope;
+    } else if (epilogue.factor != nullptr) {
+      v *= get(epilogue.factor + at);
     }
-    if (epilogue.factor != nullptr) v *= get(epilogue.factor + at);
     if (epilogue.residual != nullptr) v += get(epilogue.residual + at);
     put(epilogue.product + at, v);
   }
@@ -128,7 +138,7 @@ inline bool choose_partial(const Matmul& matmul, const Blocks& blocks, int32_t w
  */
 LLMX_INLINE void fetch_tile(const Matmul& matmul, int64_t at, int rows, int columns) {
   const Epilogue& epilogue = matmul.epilogue;
-  const float* const tensors[] = {epilogue.product, epilogue.derivative, epilogue.residual, epilogue.factor};
+  const float* const tensors[] = {epilogue.product, epilogue.second, epilogue.residual, epilogue.factor};
   for (const float* tensor : tensors) {
     if (tensor == nullptr) continue;
     for (int i = 0; i < rows; ++i)

@@ -14,7 +14,7 @@ interface Product {
   readonly k: number;
   /** One operand for the whole batch. */
   readonly one?: 'a' | 'b';
-  /** Bits: transposeA, transposeB, bias, residual, factor, activation, derivative, in place. */
+  /** Bits: transposeA, transposeB, bias, residual, factor, activation (its backward pass with factor and transposeA), second result, in place. */
   readonly variant: number;
 }
 
@@ -39,7 +39,17 @@ function check({ batches = 1, m, n, k, one, variant }: Product, edit?: (tensors:
   };
   expectLikeReference('LlmxMatmul', `${batches}x${m}x${n}x${k} ${one ?? ''} ${variant}`, {
     tensors,
-    numbers: [batches, m, n, k, +has(0), +has(1), +(one === 'a'), +(one === 'b'), +has(5)],
+    numbers: [
+      batches,
+      m,
+      n,
+      k,
+      +has(0),
+      +has(1),
+      +(one === 'a'),
+      +(one === 'b'),
+      has(5) ? (has(4) && has(0) ? 2 : 1) : 0,
+    ],
     results: has(5) && has(6) ? [5, 6] : [5],
     tolerance: { relative: 1e-5, absolute: 3e-6 * (1 + Math.sqrt(k)) },
   });
@@ -185,17 +195,21 @@ describeEngine('products as kernels', () => {
       );
   });
 
-  test('an activation gives its derivative as a second result, unless that is not wanted', () => {
+  test('GELU gives what it was taken of as a second result, and its backward pass GELU of that', () => {
     const inputs = { a: filled(1, 4, 5), b: filled(2, 5, 6), bias: filled(3, 6) };
-    const options = { transposeA: false, transposeB: false, activation: 'gelu' };
-    const both = run('LlmxFusedMatmul', inputs, options);
-    const one = run('LlmxFusedMatmul', inputs, { ...options, derivative: false });
-    expect([both.length, one.length]).toEqual([2, 1]);
-    expect(read(one[0]!)).toEqual(read(both[0]!));
-    const [linear] = run('LlmxMatmul', inputs, { transposeA: false, transposeB: false });
+    const plain = { transposeA: false, transposeB: false };
+    const [linear] = run('LlmxMatmul', inputs, plain);
+    const [hidden, before] = run('LlmxFusedMatmul', inputs, { ...plain, activation: 'gelu', second: true });
+    const single = run('LlmxFusedMatmul', inputs, { ...plain, activation: 'gelu' });
+    expect(single).toHaveLength(1);
+    expect(read(single[0]!)).toEqual(read(hidden!));
+    expect(read(before!)).toEqual(read(linear!));
+    const backward = { ...plain, activation: 'gelu-backward', second: true };
+    const [gradient, again] = run('LlmxFusedMatmul', { ...inputs, factor: before! }, backward);
+    expect(read(again!)).toEqual(read(hidden!));
     const gelu = (x: number): number => read(tf.mul(x / 2, tf.add(1, tf.erf(x * Math.SQRT1_2))))[0]!;
-    const slopes = Array.from(read(linear!), (x) => (gelu(x + 1 / 64) - gelu(x - 1 / 64)) * 32);
-    expectClose(read(both[1]!), slopes, { absolute: 1e-3 });
+    const slopes = Array.from(read(linear!), (x) => x * (gelu(x + 1 / 64) - gelu(x - 1 / 64)) * 32);
+    expectClose(read(gradient!), slopes, { absolute: 1e-3 });
   });
 
   test('accumulating takes the memory of a residual that nobody else refers to', () => {

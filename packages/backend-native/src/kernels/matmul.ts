@@ -6,6 +6,10 @@ import { fallback } from '../fallback.ts';
 
 const sizeOf = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
 
+/** As native/kernels/matmul.h numbers them, from 1. */
+const ACTIVATIONS = ['gelu', 'gelu-backward'] as const;
+type Activation = (typeof ACTIVATIONS)[number];
+
 /** A batch of products and what is done to them on their way to memory; see native/kernels/matmul.cpp. */
 interface Product {
   readonly a: TensorInfo;
@@ -15,7 +19,7 @@ interface Product {
   readonly bias?: TensorInfo | undefined;
   readonly residual?: TensorInfo | undefined;
   readonly factor?: TensorInfo | undefined;
-  readonly activation?: 'gelu' | undefined;
+  readonly activation?: Activation | undefined;
 }
 
 /** Lengths of a product: [rows of a, columns of b, length of the sums]; transposed operands are stored the other way round. */
@@ -25,15 +29,16 @@ function lengthsOf({ a, b, transposeA, transposeB }: Product): [number, number, 
   return transposeA ? [second, n, first] : [first, n, second];
 }
 
-function multiply(engine: Engine, product: Product, output: TensorInfo, derivative?: TensorInfo): void {
+function multiply(engine: Engine, product: Product, output: TensorInfo, second?: TensorInfo): void {
   const { a, b, bias, residual, factor, activation, transposeA, transposeB } = product;
   const [batchesOfA, batchesOfB] = [sizeOf(a.shape.slice(0, -2)), sizeOf(b.shape.slice(0, -2))];
   const batches = sizeOf(output.shape.slice(0, -2));
-  const flags = [transposeA, transposeB, batchesOfA < batches, batchesOfB < batches, activation !== undefined];
+  const flags = [transposeA, transposeB, batchesOfA < batches, batchesOfB < batches];
+  const activationNumber = activation === undefined ? 0 : 1 + ACTIVATIONS.indexOf(activation);
   engine.run(
     'LlmxMatmul',
-    [a, b, bias, residual, factor, output, derivative],
-    [batches, ...lengthsOf(product), ...flags.map(Number)],
+    [a, b, bias, residual, factor, output, second],
+    [batches, ...lengthsOf(product), ...flags.map(Number), activationNumber],
   );
 }
 
@@ -45,16 +50,17 @@ const canOverwrite = (engine: Engine, { a, b, factor, residual }: Product): bool
 
 /**
  * `a` [..., m, k] times `b` [..., k, n], leading axes equal, the last two transposed as the attributes say; then `bias` [n] is
- * added, GELU taken, `factor` multiplied and `residual` added, where given. Results: the product [..., m, n], and with an
- * activation its derivative unless the attribute `derivative` is false. With the attribute `accumulate` the residual is given
- * up: the product takes its memory where nobody else refers to that.
+ * added, the activation taken, `factor` multiplied and `residual` added, where given. Results: the product [..., m, n], and with
+ * an activation and the attribute `second` also what GELU was taken of (`gelu`), or GELU of the factor (`gelu-backward`, which
+ * multiplies by its derivative there). With the attribute `accumulate` the residual is given up: the product takes its memory
+ * where nobody else refers to that.
  */
 const matmul: NativeKernel = (engine, inputs, attributes) => {
-  const { transposeA, transposeB, activation, derivative, accumulate } = attributes as {
+  const { transposeA, transposeB, activation, second, accumulate } = attributes as {
     transposeA: boolean;
     transposeB: boolean;
-    activation?: 'gelu';
-    derivative?: boolean;
+    activation?: Activation;
+    second?: boolean;
     accumulate?: boolean;
   };
   const need = (name: string, shape: readonly (number | undefined)[]): TensorInfo =>
@@ -74,9 +80,9 @@ const matmul: NativeKernel = (engine, inputs, attributes) => {
 
   const isInPlace = accumulate === true && canOverwrite(engine, product);
   const output = isInPlace ? engine.share(residual!) : engine.allocate(shape);
-  const slope = activation !== undefined && derivative !== false ? engine.allocate(shape) : undefined;
-  multiply(engine, product, output, slope);
-  return slope === undefined ? [output] : [output, slope];
+  const other = activation !== undefined && second === true ? engine.allocate(shape) : undefined;
+  multiply(engine, product, output, other);
+  return other === undefined ? [output] : [output, other];
 };
 
 /** The product's shape where the C++ kernel can form it: float32, one operand per product or one for all. */

@@ -97,7 +97,8 @@ class Decoder implements Model {
       );
     const table = at(params, 'embedding.positions');
     if (positions !== undefined) return tf.add(embedded, embedding(table, positions));
-    return tf.add(embedded, tf.slice(table, [offset, 0], [time, -1]));
+    // The whole table needs no slice, whose gradient would be a copy with zeros around it.
+    return tf.add(embedded, time === this.#contextLength ? table : tf.slice(table, [offset, 0], [time, -1]));
   }
 
   logits(params: Params, hidden: tf.Tensor): tf.Tensor {

@@ -187,7 +187,8 @@ export interface Optimizer<S extends StateTree = StateTree> {
   /**
    * One step. `lr` is the learning rate after the schedule; `step` counts from 1; `loss` is the step's loss before the
    * update, float32 scalar, and reading it waits for the device. Returned tensors may be arguments handed through
-   * unchanged.
+   * unchanged. `params` and `state` are consumed: results may be written over them where no other tensor shares their
+   * data, so nobody reads these tensors afterwards; whoever made them disposes them.
    */
   update(args: { grads: Params; params: Params; state: S; lr: number; step: number; loss: tf.Tensor }): {
     params: Params;

@@ -85,6 +85,16 @@ class GradientMap {
   }
 }
 
+/** The gradients of the walk that is under way. */
+let current: GradientMap | undefined;
+
+/**
+ * Within the backward pass of an op: what has come together of the gradient of its input `x` so far, if anything. It is the
+ * caller's from then on, who disposes it and adds it to the gradient that the op returns. For ops whose gradient touches
+ * little of a large tensor.
+ */
+export const takeGradient = (x: tf.Tensor): tf.Tensor | undefined => current?.take(x.id);
+
 /** Gradients of a node's inputs, in the order of `inputs`, given those of its outputs. */
 function backwardNode(node: TapeNode, dys: (tf.Tensor | null)[], inputs: readonly string[]): tf.Tensor[] {
   if (node.gradient === undefined)
@@ -108,20 +118,30 @@ function backwardNode(node: TapeNode, dys: (tf.Tensor | null)[], inputs: readonl
 function backward(tape: TapeNode[], y: tf.Tensor, dy: tf.Tensor, xs: readonly tf.Tensor[]): tf.Tensor[] {
   const reached = dependents(tape, xs);
   const gradients = new GradientMap();
+  const outer = current;
+  current = gradients;
+  try {
+    walk(tape, reached, gradients, y, dy);
+  } finally {
+    current = outer;
+  }
+  return xs.map((x) => gradients.take(x.id) ?? tf.zerosLike(x));
+}
+
+function walk(tape: TapeNode[], reached: Set<number>, gradients: GradientMap, y: tf.Tensor, dy: tf.Tensor): void {
   if (reached.has(y.id)) gradients.add(y.id, dy.clone());
   for (let node = tape.at(-1); node !== undefined; node = tape.at(-1)) {
-    const current = node;
+    const reachable = node;
     const dys = node.outputs.map((output) => gradients.take(output.id) ?? null);
-    const inputs = Object.keys(node.inputs).filter((name) => reached.has(current.inputs[name]!.id));
+    const inputs = Object.keys(node.inputs).filter((name) => reached.has(reachable.inputs[name]!.id));
     if (inputs.length > 0 && dys.some((gradient) => gradient !== null)) {
-      const partials = tf.tidy(() => backwardNode(current, dys, inputs));
-      inputs.forEach((name, index) => gradients.add(current.inputs[name]!.id, partials[index]!));
+      const partials = tf.tidy(() => backwardNode(reachable, dys, inputs));
+      inputs.forEach((name, index) => gradients.add(reachable.inputs[name]!.id, partials[index]!));
     }
     dys.forEach((gradient) => gradient?.dispose());
     disposeSaved(node);
     tape.pop();
   }
-  return xs.map((x) => gradients.take(x.id) ?? tf.zerosLike(x));
 }
 
 /**

@@ -1,4 +1,12 @@
-export { differentiate, differentiateParams, isRecording, recomputed, staged, unrecorded } from './differentiate.ts';
+export {
+  differentiate,
+  differentiateParams,
+  isRecording,
+  recomputed,
+  staged,
+  takeGradient,
+  unrecorded,
+} from './differentiate.ts';
 export { customOp, hasKernel, runKernel } from './custom-op.ts';
 export { dims } from './dims.ts';
 export { accumulated, scaled, sumOfSquares } from './in-place.ts';

@@ -81,17 +81,29 @@ export function uniformValues(key: RandomKey, length: number, offset = 0): Float
   return values;
 }
 
+// Values made at a time: enough that calls do not count, little enough that nothing large stands beside the result.
+const CHUNK = 2 ** 14;
+
 /** Standard normal values by the Box-Muller transform: uniforms 2j and 2j + 1 give normals 2j and 2j + 1. */
-export function normalValues(key: RandomKey, length: number): Float64Array {
-  const uniforms = uniformValues(key, length + (length % 2));
-  const values = new Float64Array(length);
-  for (let index = 0; index < length; index += 2) {
-    const radius = Math.sqrt(-2 * Math.log(uniforms[index]!));
-    const angle = 2 * Math.PI * uniforms[index + 1]!;
-    values[index] = radius * Math.cos(angle);
-    if (index + 1 < length) values[index + 1] = radius * Math.sin(angle);
+function fillNormal(key: RandomKey, target: Float32Array, stddev: number, mean: number): void {
+  for (let start = 0; start < target.length; start += CHUNK) {
+    const end = Math.min(target.length, start + CHUNK);
+    const uniforms = uniformValues(key, CHUNK, start);
+    for (let index = start; index < end; index += 2) {
+      const radius = Math.sqrt(-2 * Math.log(uniforms[index - start]!));
+      const angle = 2 * Math.PI * uniforms[index - start + 1]!;
+      target[index] = mean + stddev * (radius * Math.cos(angle));
+      if (index + 1 < end) target[index + 1] = mean + stddev * (radius * Math.sin(angle));
+    }
   }
-  return values;
+}
+
+function fillUniform(key: RandomKey, target: Float32Array, low: number, high: number): void {
+  for (let start = 0; start < target.length; start += CHUNK) {
+    const part = target.subarray(start, start + CHUNK);
+    const uniforms = uniformValues(key, part.length, start);
+    for (let index = 0; index < part.length; index++) part[index] = low + (high - low) * uniforms[index]!;
+  }
 }
 
 const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
@@ -101,20 +113,14 @@ export function keyedRng(seed: number, purpose: string, scope = ''): Rng {
   const key = (path: string): RandomKey => randomKey(seed, purpose, scope + path);
   return {
     normal(path, shape, stddev, mean = 0) {
-      const values = normalValues(key(path), sizeOf(shape));
-      return tf.tensor(
-        Float32Array.from(values, (value) => mean + stddev * value),
-        [...shape],
-        'float32',
-      );
+      const values = new Float32Array(sizeOf(shape));
+      fillNormal(key(path), values, stddev, mean);
+      return tf.tensor(values, [...shape], 'float32');
     },
     uniform(path, shape, low, high) {
-      const values = uniformValues(key(path), sizeOf(shape));
-      return tf.tensor(
-        Float32Array.from(values, (value) => low + (high - low) * value),
-        [...shape],
-        'float32',
-      );
+      const values = new Float32Array(sizeOf(shape));
+      fillUniform(key(path), values, low, high);
+      return tf.tensor(values, [...shape], 'float32');
     },
     scope: (prefix) => keyedRng(seed, purpose, `${scope}${prefix}.`),
   };

@@ -55,7 +55,8 @@ export function describeOptimizer(
         tf.div(tf.addN(Object.values(gradients(params)).map((part) => tf.sum(tf.square(part)))), 2);
       const gradients = (params: Params): Params => mapParams(goal(), (value, path) => tf.sub(params[path]!, value));
       const advance = (optimizer: Optimizer, from: Progress, steps: number, first = 1, rate = lr): Progress => {
-        let { params, state } = from;
+        // Copies, since an update may write over what it is given.
+        let { params, state } = copyOf(from);
         for (let step = first; step < first + steps; step++)
           ({ params, state } = optimizer.update({
             grads: gradients(params),
@@ -67,6 +68,8 @@ export function describeOptimizer(
           }));
         return { params, state };
       };
+      const copyOf = ({ params, state }: Progress): Progress =>
+        uploadTree(downloadTree({ params, state })) as unknown as Progress;
       const weights = (optimizer: Optimizer, { params, state }: Progress): Params =>
         optimizer.evalParams?.(params, state) ?? params;
       const distance = (params: Params): number =>
@@ -97,7 +100,7 @@ export function describeOptimizer(
       test('continues from a stored state bit for bit', () => {
         const optimizer = build();
         const half = advance(optimizer, start(optimizer), 5);
-        const stored = uploadTree(downloadTree({ params: half.params, state: half.state })) as unknown as Progress;
+        const stored = copyOf(half);
         const [whole, resumed] = [advance(optimizer, half, 5, 6), advance(build(), stored, 5, 6)];
         expectSameBits(resumed.params, whole.params, 'Parameters');
         expectSameBits(weights(optimizer, resumed), weights(optimizer, whole), 'Evaluated weights');
@@ -114,13 +117,17 @@ export function describeOptimizer(
         expectSameBits(watched.params, plain.params, 'Parameters');
       });
 
-      test('changes and disposes none of its arguments', () => {
+      test('disposes none of its arguments, and changes neither gradients nor what shares data with the others', () => {
         const optimizer = build();
-        const from = advance(optimizer, start(optimizer), 2);
-        const before = downloadTree({ ...from.params, state: from.state });
-        advance(optimizer, from, 1, 3);
-        weights(optimizer, from);
-        expect(downloadTree({ ...from.params, state: from.state })).toEqual(before);
+        const { params, state } = advance(optimizer, start(optimizer), 2);
+        weights(optimizer, { params, state });
+        const grads = gradients(params);
+        const given = [...Object.values(params), ...stateTensors(state), ...Object.values(grads)];
+        const sharing = given.map((tensor) => tensor.clone());
+        const before = sharing.map((tensor) => tensor.dataSync().slice());
+        optimizer.update({ grads, params, state, lr, step: 3, loss: lossOf(params) });
+        expect(sharing.map((tensor) => tensor.dataSync().slice())).toEqual(before);
+        expect(given.filter((tensor) => tensor.isDisposed)).toEqual([]);
       });
 
       test('does not depend on the order of the parameters', () => {

@@ -9,12 +9,16 @@ export const embedding: Kernel = (storage, { weight, ids }) => {
   return [output];
 };
 
-/** `LlmxEmbeddingGrad`: sums of the rows of `dy` [count, width] by id, in order, as [attribute rows, width]. */
-export const embeddingGrad: Kernel = (storage, { dy, ids }, attributes) => {
+/**
+ * `LlmxEmbeddingGrad`: sums of the rows of `dy` [count, width] by id, in order, as [attribute rows, width]; added to `sum`
+ * of that shape where given.
+ */
+export const embeddingGrad: Kernel = (storage, { dy, ids, sum }, attributes) => {
   const width = dy!.shape[1]!;
   const output = storage.allocate([attributes['rows'] as number, width]);
   const [source, targets, sums] = [floats(storage, dy), integers(storage, ids), floats(storage, output)];
-  sums.fill(0);
+  if (sum === undefined) sums.fill(0);
+  else sums.set(floats(storage, sum));
   targets.forEach((row, index) => {
     const [from, to] = [index * width, row * width];
     for (let column = 0; column < width; column++) sums[to + column]! += source[from + column]!;

@@ -13,9 +13,12 @@ const y = geluOf(inputExpression(0));
 const valueOnly = compile([y], 1);
 const valueAndSlope = compile([y, ...derivatives(y, 1)], 1);
 
-/** gelu(x), and where wanted its derivative at x; unrecorded. */
-export const geluWithDerivative = (x: tf.Tensor, derivative: boolean): tf.Tensor[] =>
-  runProgram(derivative ? valueAndSlope : valueOnly, [x]);
+/** gelu(x), unrecorded. */
+export const geluValue = (x: tf.Tensor): tf.Tensor => runProgram(valueOnly, [x])[0]!;
+
+/** gelu(x) and its derivative at x, unrecorded. */
+export const geluWithDerivative = (x: tf.Tensor): [tf.Tensor, tf.Tensor] =>
+  runProgram(valueAndSlope, [x]) as [tf.Tensor, tf.Tensor];
 
 /** Sigmoid linear unit: x sigmoid(x). */
 export const silu = fuse((x) => mul(x, sigmoid(x)));

@@ -1,4 +1,5 @@
-import { customOp, runKernel } from '../custom-op.ts';
+import { customOp, hasKernel, runKernel } from '../custom-op.ts';
+import { takeGradient } from '../differentiate.ts';
 import { dims } from '../dims.ts';
 import { tf } from '../tf.ts';
 
@@ -18,10 +19,14 @@ export function embedding(weight: tf.Tensor, ids: tf.Tensor): tf.Tensor {
       save([flat]);
       return runKernel('LlmxEmbedding', { weight, ids: flat })?.[0] ?? tf.gather(weight, flat);
     },
-    (dy, [savedIds]) => [
-      runKernel('LlmxEmbeddingGrad', { dy, ids: savedIds! }, { rows })?.[0] ??
-        tf.unsortedSegmentSum(dy, savedIds as tf.Tensor1D, rows),
-    ],
+    (dy, [savedIds]) => {
+      if (!hasKernel('LlmxEmbeddingGrad')) return [tf.unsortedSegmentSum(dy, savedIds as tf.Tensor1D, rows)];
+      // A tied head has left its gradient here: rows are added to it instead of a table of zeros that is as large.
+      const sum = takeGradient(weight);
+      const gradients = runKernel('LlmxEmbeddingGrad', { dy, ids: savedIds!, ...(sum && { sum }) }, { rows })!;
+      sum?.dispose();
+      return gradients;
+    },
   );
   return tf.reshape(looked, [...ids.shape, width]);
 }

@@ -12,8 +12,9 @@ export interface AffineMap {
 }
 
 /**
- * `gelu(x up) down + residual`, each map with its bias. The hidden layer is activated on its way to memory, and its
- * derivative is kept instead of the layer before activation: the backward pass is matrix products alone.
+ * `gelu(x up) down + residual`, each map with its bias. The hidden layer is activated on its way to memory; only what it
+ * was before activation is kept, and the backward pass computes GELU and its derivative on the way of a product: half the
+ * memory of keeping both.
  *
  * @param x float32 [..., width]
  * @param residual float32 of the result's shape, optional
@@ -25,23 +26,18 @@ export function geluFeedForward(x: tf.Tensor, up: AffineMap, down: AffineMap, re
   const rows = tf.reshape(x, [-1, width]);
   const added = residual && tf.reshape(residual, [-1, outputs]);
   const optional = [up.bias, down.bias, added].flatMap((tensor) => tensor ?? []);
-  const derivative = isRecording();
+  const second = isRecording();
   const flat = customOp(
     [rows, up.weight, down.weight, ...optional],
     (save) => {
-      const [hidden, slope] = multiplyFused(rows, up.weight, { bias: up.bias, activation: 'gelu', derivative });
-      if (slope !== undefined) save([rows, up.weight, down.weight, hidden!, slope]);
+      const [hidden, before] = multiplyFused(rows, up.weight, { bias: up.bias, activation: 'gelu', second });
+      if (before !== undefined) save([rows, up.weight, down.weight, before]);
       return multiplyFused(hidden!, down.weight, { bias: down.bias, residual: added })[0]!;
     },
     (dy, saved) => {
-      const [input, upWeight, downWeight, hidden, slope] = saved as [
-        tf.Tensor,
-        tf.Tensor,
-        tf.Tensor,
-        tf.Tensor,
-        tf.Tensor,
-      ];
-      const [dHidden] = multiplyFused(dy, downWeight, { transposeB: true, factor: slope }) as [tf.Tensor];
+      const [input, upWeight, downWeight, before] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
+      const backward = { transposeB: true, activation: 'gelu-backward', factor: before, second: true } as const;
+      const [dHidden, hidden] = multiplyFused(dy, downWeight, backward) as [tf.Tensor, tf.Tensor];
       return [
         multiply(dHidden, upWeight, { transposeB: true }),
         multiply(input, dHidden, { transposeA: true }),

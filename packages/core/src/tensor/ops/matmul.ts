@@ -1,6 +1,7 @@
+import { assert } from '../../errors/index.ts';
 import { customOp, runKernel } from '../custom-op.ts';
 import { tf } from '../tf.ts';
-import { geluWithDerivative } from './activation.ts';
+import { geluValue, geluWithDerivative } from './activation.ts';
 
 export interface MatmulOptions {
   readonly transposeA?: boolean;
@@ -11,11 +12,15 @@ export interface MatmulOptions {
 export interface Epilogue extends MatmulOptions {
   /** Added to every row, float32 [columns]. */
   readonly bias?: tf.Tensor | undefined;
-  readonly activation?: 'gelu' | undefined;
-  /** Whether the activation's derivative at each element is wanted as a second result. */
-  readonly derivative?: boolean | undefined;
-  /** Multiplies each element, of the result's shape. */
+  /**
+   * `gelu` of each element. `gelu-backward` multiplies it by the derivative of GELU at `factor`: the backward pass of what
+   * was activated.
+   */
+  readonly activation?: 'gelu' | 'gelu-backward' | undefined;
+  /** Of the result's shape, for `gelu-backward`: what GELU was taken of. */
   readonly factor?: tf.Tensor | undefined;
+  /** Whether a second result is wanted: what GELU was taken of, or for `gelu-backward` GELU of the factor. */
+  readonly second?: boolean | undefined;
   /** Added to each element, of the result's shape. */
   readonly residual?: tf.Tensor | undefined;
 }
@@ -31,24 +36,26 @@ export function multiply(a: tf.Tensor, b: tf.Tensor, options: MatmulOptions = {}
  * The product of two matrices and what follows it, unrecorded: one pass over the result with the kernel
  * `LlmxFusedMatmul`. A linear map with bias has the kernel `LlmxLinear` besides.
  *
- * @returns float32 [rows, columns], and the activation's derivative where it is wanted
+ * @returns float32 [rows, columns], and the second result where it is wanted
  */
 export function multiplyFused(a: tf.Tensor, b: tf.Tensor, epilogue: Epilogue): tf.Tensor[] {
-  const { transposeA = false, transposeB = false, bias, activation, derivative = false, factor, residual } = epilogue;
+  const { transposeA = false, transposeB = false, bias, activation, second = false, factor, residual } = epilogue;
   const tensors = { ...(bias && { bias }), ...(factor && { factor }), ...(residual && { residual }) };
-  const attributes = { transposeA, transposeB, ...(activation && { activation, derivative }) };
+  const attributes = { transposeA, transposeB, ...(activation && { activation, second }) };
   const fused = runKernel('LlmxFusedMatmul', { a, b, ...tensors }, attributes);
   if (fused !== undefined) return fused;
-  let y = biased(a, b, epilogue);
-  let slope: tf.Tensor[] = [];
-  if (activation !== undefined) {
-    const [value, ...partials] = geluWithDerivative(y, derivative);
-    y = value!;
-    slope = partials;
-  }
-  if (factor !== undefined) y = tf.mul(y, factor);
-  if (residual !== undefined) y = tf.add(y, residual);
-  return [y, ...slope];
+  const [y, ...others] = activate(biased(a, b, epilogue), epilogue);
+  const result = residual === undefined ? y! : tf.add(y!, residual);
+  return second ? [result, ...others] : [result];
+}
+
+/** The activated product, and the second result. */
+function activate(y: tf.Tensor, { activation, factor }: Epilogue): tf.Tensor[] {
+  if (activation === undefined) return [y];
+  if (activation === 'gelu') return [geluValue(y), y];
+  assert(factor !== undefined, 'The backward pass of GELU needs what it was taken of.');
+  const [value, slope] = geluWithDerivative(factor);
+  return [tf.mul(y, slope), value];
 }
 
 function biased(
