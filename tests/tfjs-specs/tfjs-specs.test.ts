@@ -23,7 +23,9 @@ const tail = (log: string): string => log.trimEnd().split('\n').slice(-SHOWN).jo
 
 /** Runs the specs in a process of their own; returns what it tells on its last line. */
 async function runSpecs(backend: string): Promise<Result> {
-  const child = spawn(process.execPath, [program, backend], { timeout: LIMIT, killSignal: 'SIGKILL' });
+  // The C++ engine overwrites memory that is given back: whatever still reads it fails.
+  const env = { ...process.env, LLMX_NATIVE_DEBUG: '1' };
+  const child = spawn(process.execPath, [program, backend], { env, timeout: LIMIT, killSignal: 'SIGKILL' });
   const closed = once(child, 'close') as Promise<[number | null, NodeJS.Signals | null]>;
   const [stdout, stderr, [status, killedBy]] = await Promise.all([text(child.stdout), text(child.stderr), closed]);
   const line = stdout.trimEnd().split('\n').at(-1) ?? '';

@@ -78,6 +78,8 @@ export class Library {
   readonly path: string;
   readonly bestInstructionSet: InstructionSet;
   readonly #koffi: Koffi;
+  /** Held for good: koffi unloads a library whose handle is collected. */
+  readonly #handles: LibraryHandle[];
   readonly #functions: Readonly<Record<keyof typeof SIGNATURES, KoffiFunction>>;
   readonly #arguments = new ArrayBuffer(HEADER_BYTES + MAX_TENSORS * TENSOR_BYTES + MAX_NUMBERS * 8);
   readonly #words = new Int32Array(this.#arguments);
@@ -89,6 +91,7 @@ export class Library {
   private constructor(file: string, koffi: Koffi, handle: LibraryHandle) {
     this.path = file;
     this.#koffi = koffi;
+    this.#handles = [handle];
     this.#functions = Object.fromEntries(
       Object.entries(SIGNATURES).map(([name, signature]) => [name, handle.func(signature)]),
     ) as Record<keyof typeof SIGNATURES, KoffiFunction>;
@@ -163,6 +166,7 @@ export class Library {
       throw unavailable(`the kernels in ${file} did not load (${reason})`, 'Build them on this machine.', cause);
     }
     checkAbi(handle.func('uint32_t llmx_library_abi()')() as number, file);
+    this.#handles.push(handle);
     const entries: unknown = handle.func('void *llmx_library_attach(void *)')(this.#call('llmx_services'));
     if (entries !== null) this.#call('llmx_add_library', entries);
     this.#kernels.clear();

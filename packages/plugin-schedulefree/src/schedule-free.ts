@@ -83,7 +83,7 @@ function updateOf(rule: ElementwiseRule, decayAt: 'y' | 'z'): ElementwiseFunctio
   const numbers = ['lr', 'decay', 'betaBefore', 'beta', 'c'] as const;
   const inputs = ['y', 'z', 'gradient', ...rule.slots];
   const scalars = [...numbers, ...Object.keys(rule.scalars(1))];
-  return elementwise({ inputs, scalars }, (expressions) => {
+  return elementwise({ inputs, scalars, overwrite: ['y', 'z', ...rule.slots] }, (expressions) => {
     const {
       y,
       z: fast,

@@ -5,7 +5,7 @@ namespace llmx::LLMX_ISA_NAME {
 
 // Registers of 512 elements (2 KiB): a step's loop of 32 vectors costs several times its dispatch, and the blocks of an
 // optimizer's inputs and outputs, those being fetched and some registers stay in a first-level cache of 48 KiB.
-constexpr int64_t BLOCK = 512;
+[[maybe_unused]] constexpr int64_t BLOCK = 512;
 
 /** One step: an operation on locations, its result to a location. */
 struct Step {

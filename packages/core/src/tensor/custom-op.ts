@@ -21,14 +21,14 @@ export function customOp(
 type Attribute = number | boolean | string | readonly number[] | object;
 
 /** Whether the active backend has the kernel. */
-export const hasKernel = (name: `Llmx${string}`): boolean => tf.getKernel(name, tf.getBackend()) !== undefined;
+export const hasKernel = (name: string): boolean => tf.getKernel(name, tf.getBackend()) !== undefined;
 
 /**
- * Runs the kernel `name` of the active backend where there is one. Kernels of llmx are named `Llmx<Op>`; an op without
- * a kernel runs its composite of plain TensorFlow.js ops, which is the reference.
+ * Runs the kernel `name` of the active backend where there is one. Kernels of llmx are named `Llmx<Op>`, those of a plugin
+ * begin with a name of its own; an op without a kernel runs its composite of plain TensorFlow.js ops, which is the reference.
  */
 export function runKernel(
-  name: `Llmx${string}`,
+  name: string,
   inputs: Readonly<Record<string, tf.Tensor>>,
   attributes: Readonly<Record<string, Attribute>> = {},
 ): tf.Tensor[] | undefined {
