@@ -44,7 +44,11 @@ fs.rmSync(folder, { recursive: true, force: true });
 fs.mkdirSync(folder);
 console.log(bold('$ cd .demo'));
 await llmx(['data', 'prepare', texts, '--out', 'data/sotu', '--tokenizer', 'bytes']);
-await llmx(['train', '../examples/demo/llmx.config.yaml', '--name', 'sotu']);
+const { auto } = JSON.parse(await llmx(['doctor', '--json'], { captured: true }));
+const config = auto === 'native' ? 'llmx.config.yaml' : 'small.yaml';
+if (auto !== 'native')
+  console.log('\nWithout the C++ engine (see above, or `llmx doctor`) the demo trains a smaller model.');
+await llmx(['train', `../examples/demo/${config}`, '--name', 'sotu']);
 const evaluation = JSON.parse(await llmx(['eval', 'runs/sotu', '--max-tokens', '65536', '--json'], { captured: true }));
 const { perplexity, bitsPerByte } = evaluation;
 console.log(`held-out loss: ${(bitsPerByte * Math.LN2).toFixed(4)} nats per byte
@@ -64,4 +68,4 @@ console.log(`
 Everything lies in .demo:
   data/sotu    the addresses as token shards (Arrow files)
   runs/sotu    run.json, metrics.jsonl and checkpoints/${path.basename(evaluation.checkpoint)}
-The configuration is examples/demo/llmx.config.yaml; docs/guide/getting-started.md does the same with your own text.`);
+The configuration is examples/demo/${config}; docs/guide/getting-started.md does the same with your own text.`);

@@ -82,7 +82,8 @@ async function all(jobs) {
   const results = [];
   const queue = [...jobs.entries()];
   const worker = async () => {
-    for (let next = queue.shift(); next !== undefined; next = queue.shift()) results[next[0]] = await train(next[1], backend);
+    for (let next = queue.shift(); next !== undefined; next = queue.shift())
+      results[next[0]] = await train(next[1], backend);
   };
   await Promise.all(Array.from({ length: Math.max(1, Math.min(4, os.availableParallelism())) }, worker));
   return results;
