@@ -48,9 +48,9 @@ export default {
     ),
     forbid(
       'plugins-apart',
-      'Plugins and backends build on core alone, never on each other.',
+      'Plugins and backends build on core alone, never on each other; plugins may bring kernels for the C++ engine.',
       { path: '^packages/(plugin|backend)-([^/]+)/' },
-      { path: '^packages/', pathNot: '^packages/(core|$1-$2)/' },
+      { path: '^packages/', pathNot: '^packages/(core|backend-native|$1-$2)/' },
     ),
     forbid(
       'core-node-modules',

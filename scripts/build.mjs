@@ -6,6 +6,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { buildEngine, findCompiler } from '../packages/backend-native/native/build.mjs';
+import { buildKernels } from '../packages/plugin-xlstm/native/build.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const core = path.join(root, 'packages', 'core');
@@ -60,7 +61,7 @@ function removeStale(packageFolder) {
   }
 }
 
-/** The C++ engine, where there is a compiler; without it everything works, on slower backends. */
+/** The C++ engine and plugins' kernels, where there is a compiler; without it everything works, on slower backends. */
 async function compileEngine() {
   const compiler = findCompiler();
   if (compiler === undefined) {
@@ -71,8 +72,8 @@ async function compileEngine() {
   }
   try {
     const started = Date.now();
-    const { built } = await buildEngine({ compiler });
-    if (built)
+    const results = [await buildEngine({ compiler }), await buildKernels({ compiler })];
+    if (results.some(({ built }) => built))
       console.log(`Built the C++ engine with ${compiler.version} in ${((Date.now() - started) / 1000).toFixed(0)} s.`);
   } catch (error) {
     console.log(`${error.message.trim()}\nThe C++ engine could not be built: llmx runs on wasm, several times slower.`);

@@ -37,6 +37,7 @@ const packageFolders = () =>
     .readdirSync(path.join(root, 'packages'))
     .toSorted()
     .map((name) => path.join(root, 'packages', name))
+    .concat(path.join(root, 'examples'))
     .filter((folder) => fs.existsSync(path.join(folder, 'package.json')));
 
 /** A hash over everything that decides what an installation holds. The root counts: pnpm's links name it. */

@@ -1,15 +1,16 @@
 // Whole training steps on the C++ engine: the same bits for every number of threads, and nothing that grows.
 import { createHash } from 'node:crypto';
 
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 
-import { nativeBackend, nativeUnavailable, registerNativeBackend } from '@llmx/backend-native';
+import { nativeBackend, registerNativeBackend } from '@llmx/backend-native';
 
 import { builtin } from '../packages/core/src/builtin.ts';
 import { HookDriver } from '../packages/core/src/plugin/hook-driver.ts';
 import { Registry } from '../packages/core/src/plugin/registry.ts';
-import type { HostBatch, StateTree } from '../packages/core/src/plugin/types.ts';
+import type { HostBatch } from '../packages/core/src/plugin/types.ts';
 import { keyedRng, stateTensors, tf } from '../packages/core/src/tensor/index.ts';
+import { describeEngine } from '../packages/backend-native/src/testing/kernels.ts';
 import { trainStep, type TrainState } from '../packages/core/src/train/step.ts';
 
 const [BATCH, TIME, VOCAB] = [3, 37, 101];
@@ -65,12 +66,11 @@ function training(options: object, optimizer: string) {
       tf.dispose(next.scalars);
       ({ state } = next);
     },
-    tensors: () => [...Object.values(state.params), ...stateTensors(state.optimizer as StateTree)],
+    tensors: () => [...Object.values(state.params), ...stateTensors(state.optimizer)],
   };
 }
 
-const missing = nativeUnavailable();
-describe.skipIf(missing !== undefined)('training on the C++ engine', () => {
+describeEngine('training on the C++ engine', () => {
   beforeAll(async () => {
     await registerNativeBackend();
     await tf.setBackend('native');
@@ -107,5 +107,3 @@ describe.skipIf(missing !== undefined)('training on the C++ engine', () => {
     tf.dispose(run.tensors());
   });
 });
-
-test.skipIf(missing === undefined)('training on the C++ engine', ({ skip }) => skip(missing));

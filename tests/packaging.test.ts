@@ -15,18 +15,24 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'llmx-packaging-'));
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
-const PACKAGES = ['core', 'backend-native', 'cli', 'plugin-schedulefree'];
+const PACKAGES = ['core', 'backend-native', 'cli', 'plugin-mtp', 'plugin-schedulefree', 'plugin-xlstm'];
+/** Sources of a package's C++, and the scripts that build them. */
+function nativeFiles(name: string): string[] {
+  const files = fs.readdirSync(path.join(root, 'packages', name, 'native'), { recursive: true, encoding: 'utf8' });
+  return files.flatMap((file) => (/\.\w+$/.test(file) ? [`native/${file.replaceAll(path.sep, '/')}`] : []));
+}
+
 /** Published files that are neither built from sources nor of every package. */
 const OTHERS: Readonly<Record<string, readonly string[]>> = {
   core: ['dist/vendor/tfjs-gradients.d.ts', 'dist/vendor/tfjs-gradients.js'],
   cli: ['bin/llmx.js'],
-  'backend-native': fs
-    .readdirSync(path.join(root, 'packages/backend-native/native'), { recursive: true, encoding: 'utf8' })
-    .flatMap((file) => (/\.\w+$/.test(file) ? [`native/${file.replaceAll(path.sep, '/')}`] : [])),
+  'backend-native': nativeFiles('backend-native'),
+  'plugin-xlstm': nativeFiles('plugin-xlstm'),
 };
 const LIMIT = 180_000;
 /** Tests and what they share, declarations and example plugins stay in the repository. */
-const UNPUBLISHED = /\.(test|test-prop|test-d|d)\.ts$|(^|[/\\])examples[/\\]|^testing[/\\]kernels\.ts$/;
+const UNPUBLISHED =
+  /\.(test|test-prop|test-d|d)\.ts$|(^|[/\\])examples[/\\]|^testing[/\\](kernels|compare|kernel-case|like-cpu)\.ts$/;
 const UNREACHABLE =
   /\b(ENOTFOUND|ECONNREFUSED|ECONNRESET|EAI_AGAIN|ETIMEDOUT|ENETUNREACH|ENOTCACHED|ERR_SOCKET_TIMEOUT)\b/;
 

@@ -48,8 +48,8 @@ train: { steps: 1000, batchSize: 2, gradAccumulation: 2, evalEvery: 10, evalToke
 backend: ${backend}
 `;
 const ARGUMENTS = ['--set', `train.steps=${STEPS}`, '--json'];
-const threads = (backend: string, start: number): string[] =>
-  backend === 'native' ? ['--set', `backend={name: native, threads: ${1 + (start % 3)}}`] : [];
+const threads = (backend: string, attempt: number): string[] =>
+  backend === 'native' ? ['--set', `backend={name: native, threads: ${1 + (attempt % 3)}}`] : [];
 
 let folder: string;
 beforeAll(async () => {

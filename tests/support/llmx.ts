@@ -23,7 +23,8 @@ export function start(
   args: readonly string[],
   { command = process.execPath, env = {}, input = '' } = {},
 ): Running {
-  const { NODE_ENV: _, ...inherited } = process.env;
+  // NODE_PATH, which pnpm's own commands set, would make every package of the workspace seem installed.
+  const { NODE_ENV: _, NODE_PATH: _path, ...inherited } = process.env;
   const options = { cwd, env: { ...inherited, ...env } };
   const child = spawn(command, command === process.execPath ? [PROGRAM, ...args] : args, options);
   let [stdout, stderr] = ['', ''];

@@ -8,7 +8,13 @@ interface AddedTestBackend {
 
 const native: AddedTestBackend = {
   name: 'native',
-  load: async () => (await import('@llmx/backend-native')).registerNativeBackend(),
+  async load() {
+    const { tf } = await import('@llmx/core');
+    await (await import('@llmx/backend-native')).registerNativeBackend();
+    await tf.setBackend('native');
+    // Kernels of our plugins, as their `run` hooks load them.
+    await (await import('../../packages/plugin-xlstm/src/native-kernels.ts')).loadNativeKernels();
+  },
 };
 const added: readonly AddedTestBackend[] = locateEngine() === undefined ? [] : [native];
 Object.assign(globalThis, { [Symbol.for('llmx.testBackends')]: added });

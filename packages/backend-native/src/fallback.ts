@@ -17,7 +17,7 @@ export function fallback(name: string): NativeKernel {
       : Object.fromEntries(Object.entries(inputs).filter(([, info]) => info !== undefined));
     return engine.borrowed((backend) =>
       kernel.kernelFunc({
-        inputs: given as unknown as tf.NamedTensorInfoMap,
+        inputs: given,
         attrs: attributes as unknown as tf.NamedAttrMap,
         backend,
       }),

@@ -1,4 +1,4 @@
-import { definePlugin } from '@llmx/core';
+import { definePlugin, type Plugin } from '@llmx/core';
 import { createRequire } from 'node:module';
 
 import { nativeComponent } from './component.ts';
@@ -13,4 +13,6 @@ const { name, version } = createRequire(import.meta.url)('../package.json') as {
 };
 
 /** The backend `native`, as a plugin: `auto` finds it where this package is installed. */
-export default definePlugin({ name, version, llmx: '^0.1.0', components: [nativeComponent] });
+const plugin: Plugin = definePlugin({ name, version, llmx: '^0.1.0', components: [nativeComponent] });
+
+export default plugin;

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import { array, assert, integer, nat, oneof, property, record } from 'fast-check';
 import { expect, test } from 'vitest';
 
 import { type Block, Memory } from './memory.ts';
@@ -16,10 +16,10 @@ function fakeAddresses(): (buffer: ArrayBuffer) => number {
 }
 
 test('pieces in use never overlap, are aligned, and all memory comes together again', () => {
-  const size = fc.oneof(fc.integer({ min: 0, max: 5000 }), fc.integer({ min: 0, max: 40 * MIB }));
-  const action = fc.record({ size, release: fc.nat() });
-  fc.assert(
-    fc.property(fc.array(action, { maxLength: 60 }), (actions) => {
+  const size = oneof(integer({ min: 0, max: 5000 }), integer({ min: 0, max: 40 * MIB }));
+  const action = record({ size, release: nat() });
+  assert(
+    property(array(action, { maxLength: 60 }), (actions) => {
       const memory = new Memory(fakeAddresses());
       const held: Block[] = [];
       for (const step of actions) {

@@ -71,7 +71,9 @@ describeEngine('the native backend', () => {
       `"LLMX_NATIVE_ARGUMENT: LlmxScale was given bool [2] that does not lie in the native backend's memory."`,
     );
     const x = tf.zeros([4]);
-    expect(failure(() => nativeBackend().run('LlmxScale', [{ ...x, shape: [8] }]))).toMatchInlineSnapshot(
+    expect(
+      failure(() => nativeBackend().run('LlmxScale', [{ dataId: x.dataId, dtype: x.dtype, shape: [8] }])),
+    ).toMatchInlineSnapshot(
       `"LLMX_NATIVE_ARGUMENT: LlmxScale was given a tensor of shape [8] over memory of 4 elements."`,
     );
     expect(failure(() => requireShape('LlmxX', 'weight', x, [2, undefined]))).toMatchInlineSnapshot(

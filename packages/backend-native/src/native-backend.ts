@@ -1,4 +1,4 @@
-import { LlmxError, tf } from '@llmx/core';
+import { LlmxError, type tf } from '@llmx/core';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 
 import type { Engine, TensorInfo } from './engine.ts';

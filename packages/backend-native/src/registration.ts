@@ -1,6 +1,6 @@
 import { tf } from '@llmx/core';
 
-import type { NativeKernel, TensorInfo } from './engine.ts';
+import type { NativeKernel } from './engine.ts';
 import { KERNELS } from './kernels/index.ts';
 import type { NativeBackend } from './native-backend.ts';
 
@@ -18,7 +18,7 @@ export function registerKernel(name: string, kernel: NativeKernel): void {
     backendName: 'native',
     kernelFunc({ inputs, attrs, backend }) {
       const engine = backend as unknown as NativeBackend;
-      const outputs = kernel(engine, inputs as Record<string, TensorInfo | undefined>, attrs ?? {});
+      const outputs = kernel(engine, inputs, attrs ?? {});
       return outputs.length === 1 ? outputs[0]! : outputs;
     },
   });

@@ -2,6 +2,11 @@ import type { Host, Plugin } from '@llmx/core';
 
 /** Packages that bring components known by name, as `kind:name`; a configuration that asks for one gets this hint. */
 export const FIRST_PARTY: Host['firstParty'] = {
+  'architecture:xlstm': '@llmx/plugin-xlstm',
+  'block:mlstm': '@llmx/plugin-xlstm',
+  'block:slstm': '@llmx/plugin-xlstm',
+  'objective:multi-token': '@llmx/plugin-mtp',
+  'objective:multi-token-sequential': '@llmx/plugin-mtp',
   'optimizer:adamc-schedulefree-plus': '@llmx/plugin-schedulefree',
   'optimizer:adamw-schedulefree': '@llmx/plugin-schedulefree',
   'optimizer:radam-schedulefree': '@llmx/plugin-schedulefree',

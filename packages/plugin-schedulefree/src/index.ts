@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 
-import { definePlugin } from '@llmx/core';
+import { definePlugin, type Plugin } from '@llmx/core';
 
 import { advise } from './advice.ts';
 import {
@@ -14,7 +14,8 @@ import {
 const { name, version } = createRequire(import.meta.url)('../package.json') as { name: string; version: string };
 const components = [adamwScheduleFree, sgdScheduleFree, radamScheduleFree, adamcScheduleFreePlus, scheduleFreeWrapper];
 
-export default definePlugin({
+/** Typed by name: what `definePlugin` infers would name packages that this one does not depend on. */
+const plugin: Plugin = definePlugin({
   name,
   version,
   llmx: '^0.1.0',
@@ -30,3 +31,5 @@ export default definePlugin({
     },
   }),
 });
+
+export default plugin;

@@ -133,7 +133,7 @@ describeEngine('cross-entropy as kernels', () => {
   });
   const weightedLoss = (h: Float32Array, w: Float32Array, transposed: boolean): number => {
     const [loss] = run('LlmxLinearCrossEntropy', head(h, w, transposed), { transposed });
-    return read(loss!).reduce((sum, value, row) => sum + value * dy[row]!, 0);
+    return (read(loss!) as Float32Array).reduce((sum, value, row) => sum + value * dy[row]!, 0);
   };
 
   test.each([false, true])('gradients are those of finite differences (transposed: %s)', (transposed) => {

@@ -35,11 +35,13 @@ export const available: readonly InstructionSet[] =
   library === undefined ? [] : INSTRUCTION_SETS.slice(1, INSTRUCTION_SETS.indexOf(library.bestInstructionSet) + 1);
 
 /** `describe` that is skipped, with the reason, where the engine is not there. */
-export const describeEngine = (title: string, body: () => void): void => {
+export function describeEngine(title: string, body: () => void): void {
   const missing = engineMissing();
+  /* oxlint-disable vitest/valid-title, vitest/valid-describe-callback -- both are the caller's */
   if (missing === undefined) describe(title, body);
   else test(title, ({ skip }) => skip(missing));
-};
+  /* oxlint-enable vitest/valid-title, vitest/valid-describe-callback */
+}
 
 /**
  * Runs the kernel on copies of the arrays; results are written back into the given ones. One array given twice is passed

@@ -11,12 +11,12 @@ interface NormOptions {
 
 /** Mean (0 where it is not subtracted) and factor 1 / sqrt(variance + epsilon) of each row, float32 [rows, 1]. */
 function statistics(x: tf.Tensor, { epsilon, center }: NormOptions): [tf.Tensor, tf.Tensor] {
-  const mean = center ? tf.mean(x, -1, true) : tf.zeros([x.shape[0]!, 1]);
+  const mean = center ? tf.mean(x, -1, true) : tf.zeros([x.shape[0], 1]);
   const centred = center ? tf.sub(x, mean) : x;
   return [mean, tf.rsqrt(tf.add(tf.mean(tf.square(centred), -1, true), epsilon))];
 }
 
-const normalise = (x: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor): tf.Tensor => tf.mul(tf.sub(x, mean), scale);
+const normalise = (rows: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor): tf.Tensor => tf.mul(tf.sub(rows, mean), scale);
 
 /** With h the normalised row and g = dy * weight: dx = scale * (g - mean(g) - h mean(g h)), the first mean if centred. */
 function normGradient(dy: tf.Tensor, saved: readonly tf.Tensor[], { center }: NormOptions): tf.Tensor[] {
@@ -46,8 +46,8 @@ function norm(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | undefined, opti
       return bias === undefined ? scaled : tf.add(scaled, bias);
     },
     (dy, saved) => {
-      const [x, mean, scale, savedWeight] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
-      const inputs = { dy, x, mean, scale, weight: savedWeight };
+      const [savedRows, mean, scale, savedWeight] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
+      const inputs = { dy, x: savedRows, mean, scale, weight: savedWeight };
       const gradients = runKernel('LlmxNormGrad', inputs, attributes) ?? normGradient(dy, saved, options);
       return bias === undefined ? gradients.slice(0, 2) : gradients;
     },

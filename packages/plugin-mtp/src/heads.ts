@@ -1,0 +1,90 @@
+import {
+  at,
+  type Batch,
+  type Block,
+  type BuildContexts,
+  type ForwardContext,
+  linear,
+  type Model,
+  type Params,
+  prefixed,
+  type Rng,
+  rmsNorm,
+  scoped,
+  type Selected,
+  tf,
+} from '@llmx/core';
+
+/** Part of a head with parameters of its own: float32 [batch, time, dModel] to the same shape. */
+export interface Head {
+  init(rng: Rng): Params;
+  forward(params: Params, x: tf.Tensor, context: ForwardContext): tf.Tensor;
+}
+
+/** Where an objective keeps the parameters of the head that predicts `ahead` + 1 tokens ahead. */
+const headPath = (ahead: number): string => `heads.${ahead + 1}`;
+
+/** Initial parameters of the heads beyond the next token's, each under its path. */
+export function initHeads(heads: readonly Pick<Head, 'init'>[], rng: Rng): Params {
+  const parts = heads.map((head, index) => {
+    const path = headPath(index + 1);
+    return prefixed(path, head.init(rng.scope(path)));
+  });
+  return Object.assign({}, ...parts) as Params;
+}
+
+/** Parameters of one head, under their local names. */
+export const ownParams = (params: Params, ahead: number): Params => scoped(params, `objective.${headPath(ahead)}`);
+
+/** `name` or `{ name, ...options }`, as a selection. */
+export const selected = (given: string | Selected): Selected => (typeof given === 'string' ? { name: given } : given);
+
+/** x + x W, which starts as x. */
+export const linearHead = (dModel: number): Head => ({
+  init: () => ({ 'linear.weight': tf.zeros([dModel, dModel]) }),
+  forward: (params, x) => linear(x, at(params, 'linear.weight'), undefined, { residual: x }),
+});
+
+/** A block, its parameters below `block.`. */
+const blockHead = (block: Block): Head => ({
+  init: (rng) => prefixed('block', block.init(rng.scope('block'))),
+  forward: (params, x, context) => block.forward(scoped(params, 'block'), x, context),
+});
+
+/** The blocks of heads 1 to `count` beyond the next token's, built for the hidden size of a model. */
+export function blockHeads(
+  block: Selected,
+  count: number,
+  { dModel }: Model,
+  { create, vocabSize, contextLength }: BuildContexts['objective'],
+): Head[] {
+  return Array.from({ length: count }, (_, index) =>
+    blockHead(create('block', block, { vocabSize, contextLength, dModel, index, depth: count })),
+  );
+}
+
+/** The head, and a norm of its own behind it. */
+export const withNorm = (head: Head, dModel: number): Head => ({
+  init: (rng) => ({ ...head.init(rng), 'norm.weight': tf.ones([dModel]) }),
+  forward: (params, x, context) => rmsNorm(head.forward(params, x, context), at(params, 'norm.weight')),
+});
+
+/** Circumstances of the head's pass: the batch's documents, and random numbers of its own. */
+export function headContext(context: ForwardContext, { segments, positions }: Batch, ahead: number): ForwardContext {
+  return {
+    training: context.training,
+    ...(segments && { segments }),
+    ...(positions && { positions }),
+    dropout: (x, rate, name) => context.dropout(x, rate, `objective.${headPath(ahead)}.${name}`),
+  };
+}
+
+/** `f(argument)`, remembered for each argument that lives. */
+export function remembered<K extends object, T>(f: (argument: K) => T): (argument: K) => T {
+  const values = new WeakMap<K, T>();
+  return (argument) => {
+    const value = values.get(argument) ?? f(argument);
+    values.set(argument, value);
+    return value;
+  };
+}

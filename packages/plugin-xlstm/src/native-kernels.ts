@@ -1,0 +1,202 @@
+import fs from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+import { LlmxError, tf } from '@llmx/core';
+import type { NativeKernel, TensorInfo } from '@llmx/backend-native';
+
+type Inputs = Parameters<NativeKernel>[1];
+type Attributes = Parameters<NativeKernel>[2];
+type Shape = readonly number[];
+
+const list = (shape: Shape): string => `[${shape.map((size) => (size === ANY ? 'any' : size)).join(', ')}]`;
+
+/** Stands for any length of an axis. */
+const ANY = -1;
+
+/**
+ * Gives inputs of one call, checked: C++ reads memory as it is told.
+ *
+ * @throws LlmxError `LLMX_NATIVE_ARGUMENT`
+ */
+class CheckedInputs {
+  readonly #kernel: string;
+  readonly #inputs: Inputs;
+
+  constructor(kernel: string, inputs: Inputs) {
+    this.#kernel = kernel;
+    this.#inputs = inputs;
+  }
+
+  get(name: string, shape: Shape, dtype: 'float32' | 'int32' = 'float32'): TensorInfo {
+    const info = this.#inputs[name];
+    const fits =
+      info?.dtype === dtype &&
+      info.shape.length === shape.length &&
+      shape.every((size, axis) => size === ANY || size === info.shape[axis]);
+    if (fits) return info;
+    const got = info === undefined ? 'nothing' : `${info.dtype} ${list(info.shape)}`;
+    throw new LlmxError(
+      'LLMX_NATIVE_ARGUMENT',
+      `${this.#kernel} needs ${name} as ${dtype} ${list(shape)}, got ${got}.`,
+      {
+        hint: 'Pass tensors of these shapes; a kernel cannot guess how to read others.',
+      },
+    );
+  }
+
+  optional(name: string, shape: Shape, dtype: 'float32' | 'int32' = 'float32'): TensorInfo | undefined {
+    return this.#inputs[name] === undefined ? undefined : this.get(name, shape, dtype);
+  }
+
+  /** Several that are given together or not at all. */
+  together(shapes: Readonly<Record<string, Shape>>): (TensorInfo | undefined)[] {
+    const isGiven = Object.keys(shapes).some((name) => this.#inputs[name] !== undefined);
+    return Object.entries(shapes).map(([name, shape]) => (isGiven ? this.get(name, shape) : undefined));
+  }
+}
+
+/** Positions between the states that the forward pass keeps: MlstmProblem::window in native/mlstm.h. */
+const WINDOW = 1024;
+const MAX_CHUNK = 256;
+
+/** The inputs of the mLSTM that both directions share, and the numbers of its kernels. */
+function readMlstm(kernel: string, inputs: Inputs, attributes: Attributes) {
+  const checked = new CheckedInputs(kernel, inputs);
+  const query = checked.get('query', [ANY, ANY, ANY, ANY]);
+  const [batch, time, heads, keySize] = query.shape as [number, number, number, number];
+  const value = checked.get('value', [batch, time, heads, ANY]);
+  const valueSize = value.shape[3]!;
+  const perHead: Shape = [batch, time, heads];
+  const state = {
+    memory: [batch, heads, keySize, valueSize],
+    normalizer: [batch, heads, keySize],
+    maximum: [batch, heads],
+  };
+  const { chunk, epsilon, training } = attributes as { chunk: number; epsilon: number; training: boolean };
+  const length = Math.min(chunk, MAX_CHUNK);
+  const windows = Math.ceil(time / (Math.ceil(WINDOW / length) * length));
+  return {
+    checked,
+    training,
+    tensors: [
+      query,
+      checked.get('key', query.shape),
+      value,
+      checked.get('inputGate', perHead),
+      checked.get('forgetGate', perHead),
+    ],
+    segments: checked.optional('segments', [batch, time], 'int32'),
+    initial: checked.together(state),
+    state: Object.values(state),
+    perHead,
+    /** Of the states before all windows but the first; undefined: there is but one. */
+    kept: windows > 1 ? [batch, heads, windows - 1, keySize * valueSize + keySize + 1] : undefined,
+    numbers: [batch, time, heads, keySize, valueSize, chunk, epsilon],
+  };
+}
+
+/** Saves q.n [batch, time, heads], and the states between windows where there are any. */
+const mlstm: NativeKernel = (engine, inputs, attributes) => {
+  const kernel = 'XlstmMlstmChunkwise';
+  const call = readMlstm(kernel, inputs, attributes);
+  const results = [call.tensors[2]!.shape, ...call.state].map((shape) => engine.allocate(shape));
+  const products = call.training ? engine.allocate(call.perHead) : undefined;
+  const states = call.training && call.kept ? engine.allocate(call.kept) : undefined;
+  engine.run(kernel, [...call.tensors, call.segments, ...call.initial, ...results, products, states], call.numbers);
+  return [...results, ...[products, states].filter((saved) => saved !== undefined)];
+};
+
+const mlstmGrad: NativeKernel = (engine, inputs, attributes) => {
+  const kernel = 'XlstmMlstmChunkwiseGrad';
+  const { checked, tensors, segments, initial, perHead, kept, numbers } = readMlstm(kernel, inputs, attributes);
+  const shape = tensors[2]!.shape;
+  const [dy, h] = [checked.get('dy', shape), checked.get('h', shape)];
+  const saved = [checked.get('saved0', perHead), kept && checked.get('saved1', kept)];
+  const gradients = [...tensors, ...initial.slice(0, 2)].map((input) => input && engine.allocate(input.shape));
+  engine.run(kernel, [dy, ...tensors, h, segments, ...initial, ...saved, ...gradients], numbers);
+  return gradients.filter((gradient) => gradient !== undefined);
+};
+
+const GATES = ['inputGate', 'forgetGate', 'cellInput', 'outputGate'];
+
+/** The sizes of a scan: those of [batch, time, width], and the recurrent weights. */
+function readSlstm(checked: CheckedInputs, like: TensorInfo) {
+  const [batch, time, width] = like.shape as [number, number, number];
+  const free = checked.get('recurrent', [ANY, ANY, ANY]);
+  const [heads, size] = free.shape as [number, number, number];
+  // A width that heads do not divide asks for an impossible shape, and the message says which one was given.
+  const recurrent = checked.get('recurrent', [heads, width / heads, 4 * size]);
+  return {
+    batch,
+    time,
+    width,
+    recurrent,
+    segments: checked.optional('segments', [batch, time], 'int32'),
+    state: checked.optional('state', [4, batch, width]),
+    saved: [
+      [batch, time, 4, width],
+      [batch, time, 3, width],
+    ] as const,
+    numbers: [batch, time, heads, size],
+  };
+}
+
+/** Saves the gates before their nonlinearities [batch, time, 4, width], and c, n and m [batch, time, 3, width]. */
+const slstm: NativeKernel = (engine, inputs, attributes) => {
+  const kernel = 'XlstmSlstmScan';
+  const checked = new CheckedInputs(kernel, inputs);
+  const first = checked.get('inputGate', [ANY, ANY, ANY]);
+  const gates = GATES.map((name) => checked.get(name, first.shape));
+  const { batch, width, recurrent, segments, state, saved, numbers } = readSlstm(checked, first);
+  const bias = checked.get('bias', [4 * width]);
+  const results = [engine.allocate(first.shape), engine.allocate([4, batch, width])];
+  const kept = attributes['training'] === true ? saved.map((shape) => engine.allocate(shape)) : [];
+  engine.run(kernel, [...gates, recurrent, bias, segments, state, ...results, ...kept], numbers);
+  return [...results, ...kept];
+};
+
+const slstmGrad: NativeKernel = (engine, inputs) => {
+  const kernel = 'XlstmSlstmScanGrad';
+  const checked = new CheckedInputs(kernel, inputs);
+  const dy = checked.get('dy', [ANY, ANY, ANY]);
+  const { width, recurrent, segments, state, saved, numbers } = readSlstm(checked, dy);
+  const y = checked.get('y', dy.shape);
+  const kept = saved.map((shape, index) => checked.get(`saved${index}`, shape));
+  const shapes = [...GATES.map(() => dy.shape), recurrent.shape, [4 * width], ...(state ? [state.shape] : [])];
+  const gradients = shapes.map((shape) => engine.allocate(shape));
+  engine.run(kernel, [dy, recurrent, y, segments, state, ...kept, ...gradients], numbers);
+  return gradients;
+};
+
+/** By name; see kernel-contract.md. */
+export const nativeKernels: Readonly<Record<string, NativeKernel>> = {
+  XlstmMlstmChunkwise: mlstm,
+  XlstmMlstmChunkwiseGrad: mlstmGrad,
+  XlstmSlstmScan: slstm,
+  XlstmSlstmScanGrad: slstmGrad,
+};
+
+const EXTENSION: Partial<Record<NodeJS.Platform, string>> = { win32: '.dll', darwin: '.dylib' };
+
+/** Where native/build.mjs puts the library. */
+export const KERNEL_LIBRARY = fileURLToPath(
+  new URL(`../build/xlstm-kernels${EXTENSION[process.platform] ?? '.so'}`, import.meta.url),
+);
+
+let isLoaded = false;
+
+/**
+ * Loads the C++ kernels where the active backend is `native` and they were built; whether they are there. Without them the
+ * composites run.
+ *
+ * @throws LlmxError `LLMX_BACKEND_UNAVAILABLE` where the library was built for another version of the backend
+ */
+export async function loadNativeKernels(): Promise<boolean> {
+  if (tf.getBackend() !== 'native' || !fs.existsSync(KERNEL_LIBRARY)) return false;
+  if (isLoaded) return true;
+  // The backend is active, so its package is there; a plugin that never runs on it does without.
+  const { addKernels } = await import('@llmx/backend-native');
+  addKernels({ library: KERNEL_LIBRARY, kernels: nativeKernels });
+  isLoaded = true;
+  return true;
+}
