@@ -1,10 +1,6 @@
 // Set-up of every test file: where the C++ engine was built, tests that run on all backends run on it too.
 import { locateEngine } from '../../packages/backend-native/src/library.ts';
-
-interface AddedTestBackend {
-  readonly name: string;
-  load(): Promise<unknown>;
-}
+import type { AddedTestBackend } from '../../packages/core/src/testing/backends.ts';
 
 const native: AddedTestBackend = {
   name: 'native',

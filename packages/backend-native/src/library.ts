@@ -57,12 +57,11 @@ const SIGNATURES = {
   llmx_abi: 'uint32_t llmx_abi()',
   llmx_best_instruction_set: 'int32_t llmx_best_instruction_set()',
   llmx_set_threads: 'int32_t llmx_set_threads(int32_t)',
-  llmx_use_arguments: 'void llmx_use_arguments(void *)',
   llmx_address: 'uint64_t llmx_address(void *)',
   llmx_services: 'void *llmx_services()',
   llmx_add_library: 'void llmx_add_library(void *)',
   llmx_find: 'int32_t llmx_find(const char *, int32_t)',
-  llmx_run: 'int32_t llmx_run(int32_t)',
+  llmx_run: 'int32_t llmx_run(int32_t, uint64_t)',
   llmx_failure: 'const char *llmx_failure()',
   llmx_scratch_bytes: 'int64_t llmx_scratch_bytes()',
 } as const;
@@ -73,7 +72,7 @@ const ABI = 1;
 type Koffi = typeof import('koffi');
 type KoffiFunction = ReturnType<LibraryHandle['func']>;
 
-/** The loaded engine: calls C++ kernels by name. There is one per process, since its threads and memory are. */
+/** The loaded engine: calls C++ kernels by name. Several of one file share its threads and working memory. */
 export class Library {
   readonly path: string;
   readonly bestInstructionSet: InstructionSet;
@@ -84,6 +83,7 @@ export class Library {
   readonly #arguments = new ArrayBuffer(HEADER_BYTES + MAX_TENSORS * TENSOR_BYTES + MAX_NUMBERS * 8);
   readonly #words = new Int32Array(this.#arguments);
   readonly #doubles = new Float64Array(this.#arguments);
+  readonly #argumentsAddress: number;
   readonly #kernels = new Map<string, number>();
   #instructionSet: InstructionSet;
   #threads = 1;
@@ -96,7 +96,7 @@ export class Library {
       Object.entries(SIGNATURES).map(([name, signature]) => [name, handle.func(signature)]),
     ) as Record<keyof typeof SIGNATURES, KoffiFunction>;
     checkAbi(this.#call('llmx_abi') as number, file);
-    this.#call('llmx_use_arguments', this.#arguments);
+    this.#argumentsAddress = this.addressOf(this.#arguments);
     this.#call('llmx_add_library', null);
     this.bestInstructionSet = INSTRUCTION_SETS[this.#call('llmx_best_instruction_set') as number]!;
     this.#instructionSet = this.bestInstructionSet;
@@ -190,7 +190,7 @@ export class Library {
     for (let index = 0; index < tensors.length; index++) this.#writeTensor(index, tensors[index]);
     const start = (HEADER_BYTES + MAX_TENSORS * TENSOR_BYTES) / 8;
     for (let index = 0; index < numbers.length; index++) this.#doubles[start + index] = numbers[index]!;
-    if (this.#functions.llmx_run(handle) === 0) return;
+    if (this.#functions.llmx_run(handle, this.#argumentsAddress) === 0) return;
     const reason = this.#call('llmx_failure') as string;
     const code = reason.startsWith('out of memory') ? 'LLMX_OUT_OF_MEMORY' : 'LLMX_NATIVE_FAILED';
     throw new LlmxError(code, `The kernel ${kernel} failed: ${reason}.`);

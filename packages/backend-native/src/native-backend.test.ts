@@ -12,7 +12,7 @@ import { addKernels } from './plugin-kernels.ts';
 import { nativeBackend, registerNativeBackend } from './component.ts';
 import { requireShape } from './check.ts';
 import { describeEngine } from './testing/kernels.ts';
-import { Library } from './library.ts';
+import { Library, locateEngine } from './library.ts';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'llmx-native-'));
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
@@ -99,6 +99,15 @@ describeEngine('the native backend', () => {
       /^LLMX_OUT_OF_MEMORY: A tensor of 268435456\.0 MiB does not fit into memory beside the [\d.]+ MiB in use\.$/,
     );
     expect(memoryPool.usedBytes).toBe(before);
+  });
+
+  test('a second opening of the engine does not take the arguments of the first', async () => {
+    const second = await Library.open(locateEngine()!);
+    const x = nativeBackend().allocate([3]);
+    nativeBackend().run('LlmxFill', [x], [7]);
+    expect(second.has('LlmxFill')).toBe(true);
+    expect([...nativeBackend().readSync(x.dataId)]).toEqual([7, 7, 7]);
+    nativeBackend().disposeData(x.dataId);
   });
 
   test('a library of another kind is refused', async () => {

@@ -44,8 +44,13 @@ const documents = (batch: number, time: number): Argument => ({
 
 const isThere = TEST_BACKENDS.includes('native') && fs.existsSync(KERNEL_LIBRARY);
 
-/** Skipped where there is no engine, or no compiler built the kernels. */
-const describeKernels = isThere ? describe : describe.skip;
+/** `describe` that is skipped, with the reason, where there is no engine or no compiler built the kernels. */
+function describeKernels(title: string, body: () => void): void {
+  /* oxlint-disable vitest/valid-title, vitest/valid-describe-callback -- both are the caller's */
+  if (isThere) describe(title, body);
+  else test(title, ({ skip }) => skip('there is no C++ engine, or no compiler built the kernels'));
+  /* oxlint-enable vitest/valid-title, vitest/valid-describe-callback */
+}
 
 const library = async () => (await import('@llmx/backend-native')).nativeBackend().library;
 let engine: Awaited<ReturnType<typeof library>>;

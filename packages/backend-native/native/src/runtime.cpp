@@ -198,8 +198,6 @@ std::vector<llmx_function>& functions() {
   return found;
 }
 
-const llmx_arguments* arguments = nullptr;
-
 }  // namespace
 
 // ---- Called from TypeScript
@@ -214,9 +212,6 @@ LLMX_EXPORT int32_t llmx_set_threads(int32_t threads) {
   const int32_t wanted = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
   return host.threads = pool().resize(wanted);
 }
-
-/** Names the memory that every call's arguments are written to: an llmx_arguments that stays where it is. */
-LLMX_EXPORT void llmx_use_arguments(const void* memory) { arguments = static_cast<const llmx_arguments*>(memory); }
 
 /** Where memory lies, to be written into arguments. */
 LLMX_EXPORT uint64_t llmx_address(const void* memory) { return reinterpret_cast<uint64_t>(memory); }
@@ -242,8 +237,9 @@ LLMX_EXPORT int32_t llmx_find(const char* name, int32_t instruction_set) {
   return static_cast<int32_t>(functions().size()) - 1;
 }
 
-/** Runs the kernel on the current arguments; not 0 if it failed, and then llmx_failure says why. */
-LLMX_EXPORT int32_t llmx_run(int32_t kernel) {
+/** Runs the kernel on an llmx_arguments, given by its address; not 0 if it failed, and then llmx_failure says why. */
+LLMX_EXPORT int32_t llmx_run(int32_t kernel, uint64_t address) {
+  const auto* arguments = reinterpret_cast<const llmx_arguments*>(address);
   has_failed.store(false, std::memory_order_relaxed);
   const int32_t status = functions()[static_cast<size_t>(kernel)](arguments);
   return status != 0 || has_failed.load(std::memory_order_relaxed) ? 1 : 0;
