@@ -17,7 +17,7 @@ const plugin: Plugin = definePlugin({
   version,
   llmx: '^0.1.0',
   components: [mlstmBlock, slstmBlock, xlstm],
-  setup: () => ({ hooks: { run: async () => void (await loadNativeKernels()) } }),
+  setup: () => ({ hooks: { backendReady: async () => void (await loadNativeKernels()) } }),
 });
 
 export default plugin;

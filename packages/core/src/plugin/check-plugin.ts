@@ -18,7 +18,7 @@ const SETUP_HINT =
   'setup is a synchronous function that returns { hooks, saveState, loadState }, each of them optional; hooks is an object.';
 const HOOK_KEYS = ['handler', 'order', 'every'];
 /** Hooks that do not belong to a step, so that `every` means nothing. */
-const WITHOUT_STEP: readonly string[] = ['resolveConfig', 'run', 'error'];
+const WITHOUT_STEP: readonly string[] = ['resolveConfig', 'backendReady', 'run', 'error'];
 
 /** Kinds of components, each with the option names that the configuration gives a meaning of its own. */
 const RESERVED: Readonly<Record<Kind, readonly string[]>> = {

@@ -142,7 +142,7 @@ test('all problems of all plugins come at once', async () => {
       "LLMX_PLUGIN_INVALID [plugin closed] has no module to import: No "exports" main defined in <folder>/experiment/node_modules/closed/package.json. The exports of its package.json must name a file that exists; a plugin in development must be built first.",
       "LLMX_PLUGIN_FAILED [plugin <folder>/broken.ts] could not be imported: ParseError: Unexpected token <folder>/broken.ts:1:23. Repair or update the plugin, or remove it from plugins.",
       "LLMX_PLUGIN_INVALID [plugin <folder>/named.ts] is no plugin: its default export is missing. Its module must say: export default definePlugin({ ... }).",
-      "LLMX_PLUGIN_INVALID [plugin hooked 1.0.0] has an unknown hook "stepBegin". Known: batch, checkpointLoaded, checkpointSaved, error, evaluate, gradients, inspect, metrics, resolveConfig, run, stepEnd.",
+      "LLMX_PLUGIN_INVALID [plugin hooked 1.0.0] has an unknown hook "stepBegin". Known: backendReady, batch, checkpointLoaded, checkpointSaved, error, evaluate, gradients, inspect, metrics, resolveConfig, run, stepEnd.",
       "LLMX_PLUGIN_FAILED [plugin moody 1.0.0] could not be set up: not today. Repair or update the plugin, or remove it from plugins.",
       "LLMX_CONFIG_UNKNOWN_KEY [plugin fine 1.0.0] There is no setting "plugins.7.limit". plugins.7 takes no settings.",
     ]

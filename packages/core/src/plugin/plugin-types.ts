@@ -2,7 +2,7 @@
 import type * as tf from '@tensorflow/tfjs-core';
 import type { z } from 'zod';
 
-import type { AnyComponent, HostBatch, Metrics, Params, StateTree } from './types.ts';
+import type { AnyComponent, HostBatch, Metrics, Params, Precision, StateTree } from './types.ts';
 
 export type Awaitable<T> = T | Promise<T>;
 /** Takes back what the hook did; called in reverse order, whatever happened in between. */
@@ -19,6 +19,11 @@ export interface StepInfo {
 export interface Hooks {
   /** Waterfall. Edits the merged configuration before it is validated. */
   resolveConfig(config: Readonly<Record<string, unknown>>): Awaitable<Record<string, unknown> | void>;
+  /**
+   * Series. The backend is active, whether to train, evaluate, generate or profile: the time to load kernels for it.
+   * Nothing has been computed yet.
+   */
+  backendReady(info: { readonly backend: string; readonly precision: Precision }): Awaitable<void>;
   /** Bracket. Before plugins get their states back and the first step of this process; the returned undo runs last. */
   run(): Awaitable<Undo | void>;
   /** Series. After a checkpoint was loaded and every plugin has its state back. */
@@ -45,6 +50,7 @@ export type HookName = keyof Hooks;
 /** How each hook's handlers are combined. Adding a hook without deciding this does not compile. */
 export const HOOK_KINDS = {
   resolveConfig: 'waterfall',
+  backendReady: 'series',
   run: 'bracket',
   checkpointLoaded: 'series',
   batch: 'waterfall-sync',
@@ -87,7 +93,7 @@ export interface Plugin<C extends z.ZodType = z.ZodType> {
   readonly config?: C;
   /**
    * Called once per run, so per-run state lives in the closure and never in a module. No backend is loaded yet: tensors
-   * are made in hooks, from `run` on.
+   * are made in hooks, from `backendReady` on.
    */
   setup?(config: z.output<C>, run: PluginRun): PluginInstance;
 }

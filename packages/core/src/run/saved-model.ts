@@ -1,11 +1,12 @@
 import { z } from 'zod';
 
-import { chooseBackend, type ChosenBackend } from '../backend/index.ts';
+import type { ChosenBackend } from '../backend/index.ts';
 import { type Checkpoint, loadCheckpoint } from '../checkpoint/load-checkpoint.ts';
 import { LlmxError } from '../errors/index.ts';
 import { type Resolved, restoreConfig } from '../plugin/resolve.ts';
 import type { Model, Params, Tokenizer } from '../plugin/types.ts';
 import { tf } from '../tensor/index.ts';
+import { loadBackend } from './backend.ts';
 import { openTokenizer } from './dataset.ts';
 import { locateCheckpoint } from './directory.ts';
 import { type Environment, resolveOptions } from './environment.ts';
@@ -67,12 +68,7 @@ export async function openSavedModel(options: SavedModelOptions, environment: En
   const { config, registry } = resolved;
   const tokenizer = openTokenizer(registry, id, `The checkpoint "${directory}"`);
   const parts = buildModel(registry, config, tokenizer);
-  const backend = await chooseBackend({
-    registry,
-    selected: options.backend === undefined ? config.backend : { name: options.backend },
-    precision: config.precision,
-    resolveFrom: [host.cwd, host.installRoot],
-  });
+  const backend = await loadBackend(resolved, host, options.backend);
   const params = loadWeights(checkpoint, parts);
   return {
     resolved,

@@ -1,11 +1,12 @@
 import type { RunConfig } from '../config/schema.ts';
-import { chooseBackend, type ChosenBackend } from '../backend/index.ts';
+import type { ChosenBackend } from '../backend/index.ts';
 import { requireWindows, type TrainingBatches, trainingBatches, windowCount } from '../data/index.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { Resolved } from '../plugin/resolve.ts';
 import type { TokenReader } from '../plugin/types.ts';
 import type { EvaluationData } from '../train/evaluate.ts';
 import type { Recipe } from '../train/step.ts';
+import { loadBackend } from './backend.ts';
 import { type Dataset, openConfiguredDataset } from './dataset.ts';
 import type { Environment } from './environment.ts';
 import { buildModel } from './model.ts';
@@ -88,12 +89,7 @@ export async function openSession(resolved: Resolved, { host }: Environment, bac
   const reader = dataset.split(SPLIT);
   const batches = configuredBatches(config, reader, dataset, objective.lookahead);
   const evaluation = evaluationData(resolved, plan, dataset);
-  const backend = await chooseBackend({
-    registry,
-    selected: backendName === undefined ? config.backend : { ...config.backend, name: backendName },
-    precision: config.precision,
-    resolveFrom: [host.cwd, host.installRoot],
-  });
+  const backend = await loadBackend(resolved, host, backendName);
   return {
     resolved,
     dataset,

@@ -252,6 +252,17 @@ describe('plugins in a run', () => {
     }
   });
 
+  test('plugins hear of the backend before a run trains and before a saved model is used', async () => {
+    const heard: { backend: string; precision: string }[] = [];
+    Object.assign(globalThis, { llmxHeard: heard });
+    await start('heard', {
+      sets: plugin('listener', '{ hooks: { backendReady: (info) => void globalThis.llmxHeard.push(info) } }'),
+    });
+    expect(heard).toEqual([{ backend: 'wasm', precision: 'fp32' }]);
+    await evaluateRun({ target: 'heard', maxTokens: 64, backend: 'cpu' }, environment());
+    expect(heard.slice(1)).toEqual([{ backend: 'cpu', precision: 'fp32' }]);
+  });
+
   test('a hook that throws ends the run with its name and step, and nothing is left of it', async () => {
     const body =
       "{ hooks: { stepEnd: { every: 3, handler: ({ step }) => { if (step === 6) throw new Error('too much'); } } } }";
