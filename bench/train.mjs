@@ -3,7 +3,7 @@
 // PyTorch runs in four ways; the best of them counts.
 //
 // LLMX_TORCH_PYTHON: a Python that has torch (.venv/bin/python). LLMX_BENCH_BACKEND: the backend (auto).
-// LLMX_BENCH_ONLY: A or B. LLMX_BENCH_STEPS: steps of a run, more than 4, for a quick look.
+// LLMX_BENCH_ONLY: A or B. LLMX_BENCH_STEPS: steps of a run, more than 4, for a quick look. LLMX_BENCH_SEED: of both sides (1).
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -26,7 +26,12 @@ const CONFIGURATIONS = [
   { name: 'B', tokenizer: { name: 'byte-pairs', instance: bytePairs } },
 ];
 
-const { LLMX_BENCH_BACKEND: backend = 'auto', LLMX_BENCH_ONLY: only, LLMX_BENCH_STEPS: fewer } = process.env;
+const {
+  LLMX_BENCH_BACKEND: backend = 'auto',
+  LLMX_BENCH_ONLY: only,
+  LLMX_BENCH_STEPS: fewer,
+  LLMX_BENCH_SEED: seed = '1',
+} = process.env;
 
 /** The median over runs of each of their numbers. */
 function summary(runs) {
@@ -41,6 +46,7 @@ async function setUp({ name: title, tokenizer }, folder, signal) {
   const sets = [
     `data.train=${dataset}`,
     `backend=${backend}`,
+    `train.seed=${seed}`,
     ...(fewer === undefined ? [] : [`train.steps=${fewer}`]),
   ];
   const config = await resolved({ file, sets, folder, signal });

@@ -103,6 +103,7 @@ export async function trainTorch({ python, variant, config, vocabulary, ids, ste
     tail: TAIL,
     threads: os.availableParallelism(),
     lr: optimizer.lr,
+    seed: train.seed,
     precision: config.precision,
     tokens: ids,
   };

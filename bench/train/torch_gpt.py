@@ -61,7 +61,7 @@ class GPT(nn.Module):
 
 def arguments():
     parser = argparse.ArgumentParser()
-    for name in ("layers", "heads", "width", "vocabulary", "context", "batch", "steps", "warmup", "tail", "threads"):
+    for name in ("layers", "heads", "width", "vocabulary", "context", "batch", "steps", "warmup", "tail", "threads", "seed"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--lr", type=float, required=True)
     parser.add_argument("--tokens", required=True, help="file of token ids, uint16")
@@ -81,7 +81,7 @@ def make_optimizer(model, lr, form):
 def main():
     args = arguments()
     torch.set_num_threads(args.threads)
-    torch.manual_seed(1)
+    torch.manual_seed(args.seed)
     model = GPT(args.layers, args.heads, args.width, args.vocabulary, args.context)
     optimizer = make_optimizer(model, args.lr, args.optimizer)
     tokens = torch.from_file(args.tokens, size=os.path.getsize(args.tokens) // 2, dtype=torch.uint16)  # mapped
