@@ -7,7 +7,7 @@ import plugin from './index.ts';
 const head = { name: 'attention', heads: 2, initStd: 0.2 };
 const PARALLEL = [
   { tokens: 3, head },
-  { tokens: 3, head, normalize: 'heads', weights: [1, 0.5, 0.25] },
+  { tokens: 3, head, reads: 'hidden', normalize: 'heads', weights: [1, 0.5, 0.25] },
   { tokens: 4, head: 'linear', weights: 0.5 },
   { tokens: 1 },
 ];

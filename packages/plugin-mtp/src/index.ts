@@ -6,8 +6,6 @@ import { multiToken } from './multi-token.ts';
 import { multiTokenSequential } from './multi-token-sequential.ts';
 import { reported } from './statistics.ts';
 
-export type { TrunkModel } from './trunk-model.ts';
-
 const { name, version } = createRequire(import.meta.url)('../package.json') as { name: string; version: string };
 
 /** Typed by name: what `definePlugin` infers would name packages that this one does not depend on. */

@@ -6,48 +6,18 @@ import {
   type Objective,
   type Params,
   type Rng,
-  type tf,
   z,
 } from '@llmx/core';
 
-import {
-  blockHeads,
-  type Head,
-  headContext,
-  initHeads,
-  linearHead,
-  ownParams,
-  remembered,
-  selected,
-  withNorm,
-} from './heads.ts';
+import { headContext, initHeads, ownParams, remembered } from './heads.ts';
 import { type LossArguments, type Losses, lossesOf, type Prediction } from './losses.ts';
-import { countTargets, lossOptions, selectionSchema, type Weighting, weightingOf } from './options.ts';
+import { countTargets, lossOptions, type Weighting, weightingOf } from './options.ts';
+import { headOptions, parallelHeads, type ParallelHeads } from './parallel-heads.ts';
 import { requireTrunk } from './trunk-model.ts';
 import { scoringParams } from './unembedding.ts';
 
-const LINEAR = 'linear';
-
-const config = z.strictObject({
-  tokens: z.int().min(1).default(4).describe('Tokens that every position predicts, the next one included.'),
-  head: selectionSchema
-    .default('attention')
-    .describe('Each further head: a block by its name, { name, ...options }, or linear.'),
-  reads: z
-    .enum(['hidden', 'trunk'])
-    .default('hidden')
-    .describe('What heads read: the hidden states of the model, or, as in the paper, the input of its last block.'),
-  ...lossOptions,
-  weights: lossOptions.weights.default(1),
-});
+const config = z.strictObject({ ...headOptions, ...lossOptions, weights: lossOptions.weights.default(1) });
 type Config = z.output<typeof config>;
-
-/** What further heads read, float32 [batch, time, dModel], and how their outputs become hidden states. */
-interface Source {
-  readonly x: tf.Tensor;
-  readonly nextToken: tf.Tensor;
-  finish(params: Params, x: tf.Tensor): tf.Tensor;
-}
 
 /**
  * Parallel heads (Gloeckle et al. 2024): the model itself predicts the next token, and n - 1 heads predict the tokens after
@@ -55,44 +25,37 @@ interface Source {
  *
  *     loss = sum over k of weight(k) * (sum over positions of -log p(k)(token t + k | tokens up to t)) / targets
  *
- * Heads that read `hidden` stand on the whole model; a block among them has a norm of its own. Those that read `trunk` stand
- * beside the model's last block and share the norm after it.
+ * Heads that read `trunk` stand beside the model's last block and share the norm after it. Those that read `hidden` stand on
+ * the whole model; a block among them has a norm of its own.
  */
 class MultiToken implements Objective {
   readonly lookahead: number;
-  readonly #config: Config;
   readonly #weighting: Weighting;
-  readonly #headsOf: (model: Model) => readonly Head[];
+  readonly #headsOf: (model: Model) => ParallelHeads;
 
   constructor(options: Config, context: BuildContexts['objective']) {
-    this.#config = options;
     this.lookahead = options.tokens;
     this.#weighting = weightingOf(options, context.contextLength);
-    this.#headsOf = remembered((model) => this.#build(model, context));
-  }
-
-  #build(model: Model, context: BuildContexts['objective']): Head[] {
-    const { tokens, head, reads } = this.#config;
-    if (reads === 'trunk') requireTrunk(model);
-    const chosen = selected(head);
-    if (chosen.name === LINEAR) return Array.from({ length: tokens - 1 }, () => linearHead(model.dModel));
-    const blocks = blockHeads(chosen, tokens - 1, model, context);
-    return reads === 'trunk' ? blocks : blocks.map((block) => withNorm(block, model.dModel));
+    this.#headsOf = remembered((model) => parallelHeads(options, model, context));
   }
 
   init(rng: Rng, model: Model): Params {
-    return initHeads(this.#headsOf(model), rng);
+    return initHeads(this.#headsOf(model).heads, rng);
   }
 
   targets(batch: HostBatch): Record<string, number> {
     return countTargets(batch, this.#weighting);
   }
 
-  loss(given: LossArguments): Losses {
-    const { model, params, batch, context } = given;
-    const { x, nextToken, finish } = this.#read(given);
+  loss({ model, params, batch, context }: LossArguments): Losses {
+    const { heads, reads, finish } = this.#headsOf(model);
+    const { trunk, hidden } =
+      reads === 'trunk'
+        ? requireTrunk(model).fork(params, batch, context)
+        : { hidden: model.hidden(params, batch, context) };
+    const x = trunk ?? hidden;
     const scoring = scoringParams(model, params, finish);
-    const further = this.#headsOf(model).map((head, index): Prediction => {
+    const further = heads.map((head, index): Prediction => {
       const ahead = index + 1;
       const own = ownParams(params, ahead);
       const circumstances = headContext(context, batch, ahead);
@@ -101,17 +64,7 @@ class MultiToken implements Objective {
         states: () => finish(params, head.forward(own, x, circumstances)),
       };
     });
-    return lossesOf({ model, params, batch, scoring }, nextToken, further, this.#weighting);
-  }
-
-  #read({ model, params, batch, context }: LossArguments): Source {
-    if (this.#config.reads === 'hidden') {
-      const x = model.hidden(params, batch, context);
-      return { x, nextToken: x, finish: (_params, states) => states };
-    }
-    const forked = requireTrunk(model);
-    const { trunk, hidden } = forked.fork(params, batch, context);
-    return { x: trunk, nextToken: hidden, finish: (read, states) => forked.lastNorm(read, states) };
+    return lossesOf({ model, params, batch, scoring }, hidden, further, this.#weighting);
   }
 }
 

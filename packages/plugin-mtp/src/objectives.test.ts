@@ -95,7 +95,8 @@ test('heads are named by how far ahead they look, apart from the model', () => {
     'objective.heads.2.linear.weight',
     'objective.heads.3.linear.weight',
   ]);
-  expect(paths('multi-token', { tokens: 2, head })).toEqual(['objective.heads.2.norm.weight']);
+  expect(paths('multi-token', { tokens: 2, head, reads: 'hidden' })).toEqual(['objective.heads.2.norm.weight']);
+  expect(paths('multi-token', { tokens: 2, head })).toEqual([]);
   expect(paths('multi-token-sequential', { block: head })).toEqual([
     'objective.heads.2.stateNorm.weight',
     'objective.heads.2.tokenNorm.weight',
@@ -128,8 +129,8 @@ test('a head may be a block of another plugin, with its options', () => {
   expect([...at(params, 'heads.2.block.weight').dataSync()]).toEqual(Array.from({ length: 8 }, () => 3));
 });
 
-test('a linear head starts as a copy of the next-token head', () => {
-  const { losses } = setUp('multi-token', { tokens: 2, head: 'linear' });
+test('a linear head on the whole model starts as a copy of the next-token head', () => {
+  const { losses } = setUp('multi-token', { tokens: 2, head: 'linear', reads: 'hidden' });
   const [, second] = losses(single(TOKENS, 3, 6, [1, 2]));
   const [first] = losses(single(TOKENS, 3, 6, [0, 2]));
   expect(second).toBeCloseTo(first!, 5);
@@ -218,6 +219,9 @@ test('a head that is no block', () => {
 
 test('an architecture that does not show its trunk', () => {
   const opaque = without(decoder());
+  expect(Object.keys(setUp('multi-token', { tokens: 2, head }, opaque).params)).toContain(
+    'objective.heads.2.norm.weight',
+  );
   expect(refusal(() => setUp('multi-token', { tokens: 2, head, reads: 'trunk' }, opaque))).toMatchInlineSnapshot(`
     "LLMX_CONFIG_INVALID
     objective.reads is trunk, but the architecture does not show what its last block reads.

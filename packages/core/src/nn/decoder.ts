@@ -70,18 +70,32 @@ class Decoder implements Model {
   }
 
   hidden(params: Params, batch: Parameters<Model['hidden']>[1], context: ForwardContext): tf.Tensor {
+    return this.fork(params, batch, context).hidden;
+  }
+
+  fork(
+    params: Params,
+    batch: Parameters<Model['hidden']>[1],
+    context: ForwardContext,
+  ): { trunk: tf.Tensor; hidden: tf.Tensor } {
     const { tokens, segments, positions } = batch;
     const places = { ...(segments && { segments }), ...(positions && { positions }) };
     let x = tf.tidy(() => {
       const embedded = this.#embed(params, tokens, 0, positions);
       return context.dropout(embedded, this.#config.dropout, 'embedding');
     });
+    let trunk = x;
     for (const [index, block] of this.#blocks.entries()) {
       const name = `blocks.${index}`;
       const dropout: ForwardContext['dropout'] = (y, rate, place) => context.dropout(y, rate, `${name}.${place}`);
       const input = x;
+      trunk = input;
       x = tf.tidy(() => block.forward(scoped(params, name), input, { training: context.training, ...places, dropout }));
     }
+    return { trunk, hidden: this.lastNorm(params, x) };
+  }
+
+  lastNorm(params: Params, x: tf.Tensor): tf.Tensor {
     return applyNorm(params, 'norm', x, this.#config);
   }
 
@@ -130,7 +144,7 @@ class Decoder implements Model {
       x = result.x;
       next[`${index}`] = result.state;
     }
-    return { hidden: applyNorm(params, 'norm', x, this.#config), state: { position: position + time, blocks: next } };
+    return { hidden: this.lastNorm(params, x), state: { position: position + time, blocks: next } };
   }
 }
 

@@ -125,6 +125,17 @@ export interface Model {
    * Default: computed from `logits`. A model whose head is one matrix gives a form that never holds all logits.
    */
   crossEntropy?(params: Params, hidden: tf.Tensor, labels: tf.Tensor): tf.Tensor;
+  /**
+   * `hidden`, and what the last block read, both float32 [batch, time, dModel], for heads beside that block. Present with
+   * `lastNorm`.
+   */
+  fork?(
+    params: Params,
+    batch: Omit<Batch, 'labels'>,
+    context: ForwardContext,
+  ): { readonly trunk: tf.Tensor; readonly hidden: tf.Tensor };
+  /** The norm after the last block, float32 [batch, time, dModel] to the same shape. */
+  lastNorm?(params: Params, x: tf.Tensor): tf.Tensor;
   initialState(batch: number): StateTree;
   /** Decodes new tokens, int32 [batch, newTime]: their hidden states and the next state. */
   step(params: Params, tokens: tf.Tensor, state: StateTree): { hidden: tf.Tensor; state: StateTree };
