@@ -6,13 +6,14 @@ import {
   type Params,
   type Rng,
   type StateTree,
+  type StepContext,
   tf,
   z,
 } from '@llmx/core';
 
 import { initConvolution } from './layers/convolution.ts';
 import { applyLinear, endBranch, initLinear } from './layers/linear.ts';
-import { mlstmLayer, type MlstmLayerState, mlstmLayerStep } from './layers/mlstm-layer.ts';
+import { mlstmLayer, mlstmLayerRewind, type MlstmLayerState, mlstmLayerStep } from './layers/mlstm-layer.ts';
 import { initNorm, norm } from './layers/norm.ts';
 import { checkDivides, innerWidth, outputStd, smallStd } from './layers/sizes.ts';
 
@@ -100,10 +101,21 @@ class MlstmBlock implements Block {
     };
   }
 
-  step(params: Params, x: tf.Tensor, state: StateTree): { x: tf.Tensor; state: StateTree } {
+  step(
+    params: Params,
+    x: tf.Tensor,
+    state: StateTree,
+    { rewindable = false }: StepContext,
+  ): { x: tf.Tensor; state: StateTree } {
+    const { heads, chunk } = this.#options;
     const before = state as unknown as MlstmLayerState;
-    const { y, state: after } = mlstmLayerStep(params, norm(params, 'norm', x), before, this.#options);
-    return { x: applyLinear(params, 'down', y, x), state: { ...after } };
+    const { y, state: after } = mlstmLayerStep(params, norm(params, 'norm', x), before, { heads, chunk, rewindable });
+    return { x: applyLinear(params, 'down', y, x), state: after as unknown as StateTree };
+  }
+
+  rewind(_params: Params, state: StateTree, count: number): StateTree {
+    const after = state as unknown as Required<MlstmLayerState>;
+    return mlstmLayerRewind(after, count, this.#options) as unknown as StateTree;
   }
 }
 

@@ -6,6 +6,7 @@ import {
   type Params,
   type Rng,
   type StateTree,
+  type StepContext,
   tf,
   z,
 } from '@llmx/core';
@@ -15,7 +16,7 @@ import { feedForwardHidden } from './layers/feed-forward.ts';
 import { endBranch, initLinear } from './layers/linear.ts';
 import { initNorm, norm } from './layers/norm.ts';
 import { checkDivides, innerWidth, outputStd, smallStd } from './layers/sizes.ts';
-import { slstmLayer, type SlstmLayerState, slstmLayerStep } from './layers/slstm-layer.ts';
+import { slstmLayer, slstmLayerRewind, type SlstmLayerState, slstmLayerStep } from './layers/slstm-layer.ts';
 
 const size = z.int().positive();
 
@@ -100,10 +101,20 @@ class SlstmBlock implements Block {
     };
   }
 
-  step(params: Params, x: tf.Tensor, state: StateTree): { x: tf.Tensor; state: StateTree } {
+  step(
+    params: Params,
+    x: tf.Tensor,
+    state: StateTree,
+    { rewindable = false }: StepContext,
+  ): { x: tf.Tensor; state: StateTree } {
     const before = state as unknown as SlstmLayerState;
-    const { y, state: after } = slstmLayerStep(params, norm(params, 'norm', x), before);
-    return { x: this.#feedForward(params, tf.add(x, y), undefined), state: { ...after } };
+    const { y, state: after } = slstmLayerStep(params, norm(params, 'norm', x), before, { rewindable });
+    return { x: this.#feedForward(params, tf.add(x, y), undefined), state: after as unknown as StateTree };
+  }
+
+  rewind(params: Params, state: StateTree, count: number): StateTree {
+    const after = state as unknown as Required<SlstmLayerState>;
+    return slstmLayerRewind(params, after, count) as unknown as StateTree;
   }
 
   /** x + down(gelu(gate) * up). */

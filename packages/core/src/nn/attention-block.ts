@@ -103,10 +103,23 @@ class AttentionBlock implements Block {
     return {};
   }
 
-  step(params: Params, x: tf.Tensor, state: StateTree, { position }: StepContext): { x: tf.Tensor; state: StateTree } {
+  step(
+    params: Params,
+    x: tf.Tensor,
+    state: StateTree,
+    { position, rewindable = false }: StepContext,
+  ): { x: tf.Tensor; state: StateTree } {
     const { merged, cache } = this.#attend(params, x, state as Cache, { offset: position });
     const attended = this.#output(params, merged, x);
-    return { x: this.#feedForward(params, attended, attended), state: this.#visible(cache) };
+    const kept = rewindable ? cache : this.#visible(cache);
+    return { x: this.#feedForward(params, attended, attended), state: kept };
+  }
+
+  rewind(_params: Params, state: StateTree, count: number): StateTree {
+    const { key, value } = state as Required<Cache>;
+    const [, seen] = dims(key, 4);
+    const first = (tensor: tf.Tensor) => tf.slice(tensor, [0, 0, 0, 0], [-1, seen - count, -1, -1]);
+    return { key: first(key), value: first(value) };
   }
 
   /** x + dropout(branch), the sum taken within the branch's last product where nothing is dropped. */

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { blockPatternSchema } from '../config/schema.ts';
 import { LlmxError } from '../errors/index.ts';
 import { defineArchitecture } from '../plugin/define.ts';
-import type { Block, BuildContexts, ForwardContext, Model, Params, StateTree } from '../plugin/types.ts';
+import type { Block, BuildContexts, ForwardContext, Model, Params, StateTree, StepContext } from '../plugin/types.ts';
 import { at, dims, embedding, linear, linearCrossEntropy, matmul, prefixed, scoped, tf } from '../tensor/index.ts';
 import { applyNorm, initNorm, NORMS } from './norm.ts';
 
@@ -34,6 +34,8 @@ class Decoder implements Model {
   readonly #contextLength: number;
   readonly #config: Config;
   readonly #blocks: readonly Block[];
+  /** Present where every block has it. */
+  readonly rewind?: NonNullable<Model['rewind']>;
 
   constructor(options: Config, { vocabSize, contextLength, create }: BuildContexts['architecture']) {
     this.#config = options;
@@ -46,6 +48,8 @@ class Decoder implements Model {
     this.#blocks = entries.map((entry, index) =>
       create('block', entry, { vocabSize, contextLength, dModel: options.dModel, index, depth: entries.length }),
     );
+    if (this.#blocks.every((block) => block.rewind !== undefined))
+      this.rewind = (params, state, count) => this.#rewound(params, state, count);
   }
 
   /** Learned positions end at the context length; so does a cache that nothing ever leaves. */
@@ -134,17 +138,34 @@ class Decoder implements Model {
     return { position: 0, blocks: Object.fromEntries(blocks) };
   }
 
-  step(params: Params, tokens: tf.Tensor, state: StateTree): { hidden: tf.Tensor; state: StateTree } {
+  step(
+    params: Params,
+    tokens: tf.Tensor,
+    state: StateTree,
+    { rewindable = false }: Pick<StepContext, 'rewindable'> = {},
+  ): { hidden: tf.Tensor; trunk: tf.Tensor; state: StateTree } {
     const { position, blocks } = state as unknown as DecoderState;
     const [, time] = dims(tokens, 2);
     let x = this.#embed(params, tokens, position);
+    let trunk = x;
     const next: Record<string, StateTree> = {};
     for (const [index, block] of this.#blocks.entries()) {
-      const result = block.step(scoped(params, `blocks.${index}`), x, blocks[`${index}`]!, { position });
+      trunk = x;
+      const own = scoped(params, `blocks.${index}`);
+      const result = block.step(own, x, blocks[`${index}`]!, { position, rewindable });
       x = result.x;
       next[`${index}`] = result.state;
     }
-    return { hidden: this.lastNorm(params, x), state: { position: position + time, blocks: next } };
+    return { hidden: this.lastNorm(params, x), trunk, state: { position: position + time, blocks: next } };
+  }
+
+  #rewound(params: Params, state: StateTree, count: number): StateTree {
+    const { position, blocks } = state as unknown as DecoderState;
+    const earlier = this.#blocks.map((block, index) => {
+      const own = scoped(params, `blocks.${index}`);
+      return [`${index}`, block.rewind!(own, blocks[`${index}`]!, count)] as const;
+    });
+    return { position: position - count, blocks: Object.fromEntries(earlier) };
   }
 }
 

@@ -83,6 +83,13 @@ test('retention decodes what it computes in parallel, and looks at neither the f
     state = step.state;
   }
   expectClose(tf.concat(parts, 1), whole, 1e-5, 'decoded');
+  const from = (position: number, length: number) => tf.slice(x, [0, position, 0], [2, length, 16]);
+  const second = block.step(params, from(0, 2), block.initialState(2), { position: 0 }).state;
+  const ahead = block.step(params, tf.neg(from(2, 3)), second, { position: 2, rewindable: true }).state;
+  const first = block.step(params, tf.neg(from(2, 1)), second, { position: 2 });
+  const expected = block.step(params, from(3, 3), first.state, { position: 3 }).x;
+  const again = block.step(params, from(3, 3), block.rewind!(params, ahead, 2), { position: 3 }).x;
+  expectClose(again, expected, 1e-5, 'decoded from a rewound state');
   const segments = tokens([
     [0, 0, 1, 1, 1, 1],
     [0, 0, 0, 0, 0, 0],

@@ -89,6 +89,8 @@ export interface ForwardContext {
 export interface StepContext {
   /** How many positions the state has seen: the position of the first new token. */
   readonly position: number;
+  /** Whether `rewind` may follow: the new state then keeps what that needs. The next step drops it. Default: `false`. */
+  readonly rewindable?: boolean;
 }
 
 /** A residual block of the `decoder` architecture: float32 [batch, time, dModel] to the same shape. */
@@ -104,6 +106,11 @@ export interface Block {
    * are values: the old one stays valid, so a caller can roll back.
    */
   step(params: Params, x: tf.Tensor, state: StateTree, context: StepContext): { x: tf.Tensor; state: StateTree };
+  /**
+   * The state `count` positions earlier, for a state out of a rewindable step that took more than `count` positions.
+   * Absent: whoever needs that state steps again from the one before, which costs a pass.
+   */
+  rewind?(params: Params, state: StateTree, count: number): StateTree;
   /** Whether decoding beyond the trained context length makes sense; default `false`. */
   readonly unbounded?: boolean;
 }
@@ -137,8 +144,15 @@ export interface Model {
   /** The norm after the last block, float32 [batch, time, dModel] to the same shape. */
   lastNorm?(params: Params, x: tf.Tensor): tf.Tensor;
   initialState(batch: number): StateTree;
-  /** Decodes new tokens, int32 [batch, newTime]: their hidden states and the next state. */
-  step(params: Params, tokens: tf.Tensor, state: StateTree): { hidden: tf.Tensor; state: StateTree };
+  /** Decodes new tokens, int32 [batch, newTime]: what `fork` or `hidden` gives there, and the next state. */
+  step(
+    params: Params,
+    tokens: tf.Tensor,
+    state: StateTree,
+    context?: Pick<StepContext, 'rewindable'>,
+  ): { readonly hidden: tf.Tensor; readonly trunk?: tf.Tensor; readonly state: StateTree };
+  /** The state `count` tokens earlier, as `Block.rewind` gives it. */
+  rewind?(params: Params, state: StateTree, count: number): StateTree;
 }
 
 /** One term of a loss. The framework minimises the sum over terms of `weight * sum / total`. */

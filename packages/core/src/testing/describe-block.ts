@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
-import type { Block, Params, Selected } from '../plugin/types.ts';
-import { differentiateParams, keyedRng, tf } from '../tensor/index.ts';
+import type { Block, Params, Selected, StateTree } from '../plugin/types.ts';
+import { differentiateParams, keyedRng, stateTensors, tf } from '../tensor/index.ts';
 import { useBackend } from './backends.ts';
 import { expectGradients } from './gradients.ts';
 import {
@@ -22,9 +22,11 @@ import {
 
 const [BATCH, TIME, D_MODEL] = [2, 9, 16];
 
+const shapes = (state: StateTree): number[][] => stateTensors(state).map(({ shape }) => [...shape]);
+
 /**
  * The contract of a block: shapes, causality, independence of rows and documents, gradients, decoding that equals
- * training, states that can be rolled back, no leaks, initial values that depend on the seed alone.
+ * training, states that can be used again and rewound, no leaks, initial values that depend on the seed alone.
  */
 export function describeBlock(subject: Subject & { readonly dModel?: number }): void {
   const dModel = subject.dModel ?? D_MODEL;
@@ -132,6 +134,29 @@ export function describeBlock(subject: Subject & { readonly dModel?: number }): 
         block.step(p, positions(input('other'), 4, 5), before, { position: 4 });
         const again = block.step(p, positions(x, 4, 3), before, { position: 4 }).x;
         expectSameBits({ x: again }, { x: once }, 'The same step from the same state');
+      });
+
+      test.skipIf(block.rewind === undefined)('a rewound state is the one that fewer positions give', () => {
+        const [p, x] = [params(), input()];
+        const rewind = block.rewind!.bind(block);
+        const before = block.step(p, positions(x, 0, 4), block.initialState(BATCH), { position: 0 }).state;
+        const reference = block.forward(p, x, evaluation);
+        for (const count of [1, 2, 3]) {
+          // Other inputs where the state is taken back.
+          const other = changedAfter(x, 8 - count, input('other'));
+          const after = block.step(p, positions(other, 4, 4), before, { position: 4, rewindable: true });
+          expectAgree(positions(after.x, 0, 4 - count), positions(reference, 4, 4 - count), 'A rewindable step', 1e-4);
+          const state = rewind(p, after.state, count);
+          const rest = positions(x, 8 - count, count + 1);
+          const y = block.step(p, rest, state, { position: 8 - count, rewindable: true });
+          const expected = positions(reference, 8 - count, count + 1);
+          expectAgree(y.x, expected, `From ${count} positions earlier`, 1e-4);
+          // What is kept for rewinding does not pile up.
+          const again = block.step(p, positions(x, 8, 1), rewind(p, y.state, 1), { position: 8 });
+          expectAgree(again.x, positions(reference, 8, 1), 'From one position earlier again', 1e-4);
+          const plain = block.step(p, rest, state, { position: 8 - count }).state;
+          expect(shapes(again.state)).toEqual(shapes(plain));
+        }
       });
 
       test('leaves no tensors behind', () => {

@@ -1,6 +1,7 @@
 import { at, causalConvolution, customOp, dims, type Params, type Rng, tf } from '@llmx/core';
 
 import { documentIndex } from '../cell/documents.ts';
+import { span } from './parts.ts';
 
 /** `<path>.weight` [taps, channels] and `<path>.bias` [channels], both uniform in +- 1 / sqrt(taps). */
 export function initConvolution(rng: Rng, path: string, taps: number, channels: number): Params {
@@ -68,16 +69,17 @@ function segmentedConvolution(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor, 
  * The convolution of new positions, and the inputs that later ones will see.
  *
  * @param past the last taps - 1 inputs, oldest first, float32 [batch, taps - 1, channels]
+ * @returns `past` for the next call, and `all`: the old one and the new inputs
  */
 export function convolutionStep(
   params: Params,
   path: string,
   x: tf.Tensor,
   past: tf.Tensor,
-): { y: tf.Tensor; past: tf.Tensor } {
+): { y: tf.Tensor; past: tf.Tensor; all: tf.Tensor } {
   const [, known] = dims(past, 3);
   const all = tf.concat([past, x], 1);
   const y = causalConvolution(all, at(params, `${path}.weight`), at(params, `${path}.bias`));
   const [, time] = dims(x, 3);
-  return { y: tf.slice(y, [0, known, 0], [-1, time, -1]), past: tf.slice(all, [0, time, 0], [-1, known, -1]) };
+  return { y: span(y, known, time), past: span(all, time, known), all };
 }

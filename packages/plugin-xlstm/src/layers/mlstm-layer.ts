@@ -6,7 +6,7 @@ import { convolution, convolutionStep } from './convolution.ts';
 import { headwise } from './headwise.ts';
 import { applyLinear } from './linear.ts';
 import { headNorm } from './norm.ts';
-import { joined, parts } from './parts.ts';
+import { joined, parts, span } from './parts.ts';
 
 interface LayerOptions {
   readonly heads: number;
@@ -18,6 +18,13 @@ interface LayerOptions {
 export interface MlstmLayerState extends MlstmState {
   /** float32 [batch, taps - 1, inner]. */
   readonly convolution: tf.Tensor;
+  /** The way from an earlier state to this one, where it may be taken back. */
+  readonly latest?: {
+    readonly before: MlstmState;
+    readonly inputs: MlstmInputs;
+    /** Inputs of the convolution, those before included, float32 [batch, taps - 1 + newTime, inner]. */
+    readonly convolution: tf.Tensor;
+  };
 }
 
 /**
@@ -42,14 +49,32 @@ export function mlstmLayer(
 export function mlstmLayerStep(
   params: Params,
   x: tf.Tensor,
-  { convolution: past, ...before }: MlstmLayerState,
-  { heads, chunk }: LayerOptions,
+  { convolution: past, memory, normalizer, maximum }: MlstmLayerState,
+  { heads, chunk, rewindable }: LayerOptions & { readonly rewindable: boolean },
 ): { y: tf.Tensor; state: MlstmLayerState } {
+  const before = { memory, normalizer, maximum };
   const up = applyLinear(params, 'up', x);
   const convolved = convolutionStep(params, 'convolution', up, past);
   const mixed = silu(convolved.y);
-  const { h, state } = mlstmWithState(cellInputs(params, mixed, up, heads), { chunk, state: before });
-  return { y: gated(params, h, mixed, x), state: { convolution: convolved.past, ...state } };
+  const inputs = cellInputs(params, mixed, up, heads);
+  const { h, state } = mlstmWithState(inputs, { chunk, state: before });
+  const latest = rewindable ? { latest: { before, inputs, convolution: convolved.all } } : {};
+  return { y: gated(params, h, mixed, x), state: { convolution: convolved.past, ...state, ...latest } };
+}
+
+/** The state `count` positions earlier: the cell goes the way from the state before once more, up to there. */
+export function mlstmLayerRewind(
+  { latest, convolution }: Required<MlstmLayerState>,
+  count: number,
+  { chunk }: LayerOptions,
+): MlstmLayerState {
+  const { before, inputs } = latest;
+  const [, time] = dims(inputs.query, 4);
+  const first = Object.entries(inputs).map(([name, input]) => [name, span(input as tf.Tensor, 0, time - count)]);
+  const { h, state } = mlstmWithState(Object.fromEntries(first) as MlstmInputs, { chunk, state: before });
+  h.dispose();
+  const [, known] = dims(convolution, 3);
+  return { convolution: span(latest.convolution, time - count, known), ...state };
 }
 
 /** Queries and keys see the convolution, values do not; the gates see all three. */

@@ -37,3 +37,11 @@ export const joined = (tensors: readonly tf.Tensor[], axis: number): tf.Tensor =
     () => tf.concat([...tensors], axis),
     (dy) => cut(dy, tensors.length, axis),
   );
+
+/** Positions [start, start + length) of axis 1, unrecorded. */
+export const span = (x: tf.Tensor, start: number, length: number): tf.Tensor =>
+  tf.slice(
+    x,
+    x.shape.map((_size, axis) => (axis === 1 ? start : 0)),
+    x.shape.map((_size, axis) => (axis === 1 ? length : -1)),
+  );

@@ -43,6 +43,26 @@ function projected(params: Params, name: string, x: tf.Tensor): tf.Tensor {
 const residual = (params: Params, x: tf.Tensor, retained: tf.Tensor): tf.Tensor =>
   tf.add(x, projected(params, 'output', tf.reshape(tf.transpose(normalized(retained), [0, 2, 1, 3]), x.shape)));
 
+/** What the last step added, for taking part of it back. */
+interface Latest {
+  readonly past: tf.Tensor;
+  readonly key: tf.Tensor;
+  readonly value: tf.Tensor;
+}
+
+/**
+ * The past as one matrix per head, float32 [batch, heads, headSize, headSize], after new positions:
+ *
+ *     memory(n) = gamma memory(n - 1) + key(n)^T value(n)
+ */
+function remember(past: tf.Tensor, key: tf.Tensor, value: tf.Tensor): tf.Tensor {
+  const [, heads, time] = dims(key, 4);
+  const gamma = decayOf(heads);
+  const age = tf.expandDims(tf.range(0, time), 1);
+  const remembered = tf.mul(key, tf.pow(gamma, tf.sub(time - 1, age)));
+  return tf.add(tf.mul(past, tf.pow(gamma, time)), tf.matMul(remembered, value, true));
+}
+
 const retention = defineBlock({
   name: 'retention',
   summary: 'Multi-scale retention: linear attention whose past decays exponentially, per head.',
@@ -78,17 +98,21 @@ const retention = defineBlock({
         return residual(params, x, tf.matMul(tf.mul(tf.matMul(query, key, false, true), mask), value));
       },
       initialState: (batch) => ({ memory: tf.zeros([batch, heads, headSize, headSize]) }),
-      /** The past as one matrix per head: memory(n) = gamma memory(n - 1) + key(n)^T value(n). */
-      step(params, x, state) {
+      step(params, x, state, { rewindable }) {
         const { query, key, value } = inputs(params, x);
         const [, time] = dims(x, 3);
-        const past = (state as { memory: tf.Tensor }).memory;
-        const [gamma, age] = [decayOf(heads), tf.expandDims(tf.range(0, time), 1)]; // [heads, 1, 1], [time, 1]
+        const { memory: past } = state as { memory: tf.Tensor };
+        const age = tf.expandDims(tf.range(0, time), 1); // [time, 1]
         const among = tf.matMul(tf.mul(tf.matMul(query, key, false, true), decayMask(heads, time)), value);
-        const before = tf.matMul(tf.mul(query, tf.pow(gamma, tf.add(age, 1))), past);
-        const remembered = tf.mul(key, tf.pow(gamma, tf.sub(time - 1, age)));
-        const memory = tf.add(tf.mul(past, tf.pow(gamma, time)), tf.matMul(remembered, value, true));
-        return { x: residual(params, x, tf.add(among, before)), state: { memory } satisfies StateTree };
+        const before = tf.matMul(tf.mul(query, tf.pow(decayOf(heads), tf.add(age, 1))), past);
+        const memory = remember(past, key, value);
+        const next: StateTree = rewindable === true ? { memory, latest: { past, key, value } } : { memory };
+        return { x: residual(params, x, tf.add(among, before)), state: next };
+      },
+      rewind(_params, state, count) {
+        const { past, key, value } = (state as unknown as { latest: Latest }).latest;
+        const first = (tensor: tf.Tensor) => tf.slice(tensor, [0, 0, 0, 0], [-1, -1, key.shape[2]! - count, -1]);
+        return { memory: remember(past, first(key), first(value)) };
       },
     };
   },
