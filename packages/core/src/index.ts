@@ -11,7 +11,7 @@ export { starterConfig } from './config/starter.ts';
 export { readDatasetJson } from './data/dataset-json.ts';
 export { openDataset, prepareDataset, type PrepareProgress, type PrepareSummary, verifyDataset } from './data/index.ts';
 export * from './errors/index.ts';
-export { generate, generateText, type GenerationOptions } from './generate/index.ts';
+export * from './generate/index.ts';
 export { crossEntropy, labelsOfView } from './objective/next-token.ts';
 export { defineElementwiseOptimizer, elementwiseOptimizer } from './optimizer/elementwise.ts';
 export { decayOptions, decayRule } from './optimizer/decay.ts';

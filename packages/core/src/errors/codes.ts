@@ -33,6 +33,10 @@ export const ERROR_CODES = {
   LLMX_DATASET_TOO_SMALL: { kind: 'user', when: 'A split holds fewer tokens than one window.' },
   LLMX_DISK_FULL: { kind: 'user', when: 'A file could not be written: no space, quota, or file-size limit.' },
   LLMX_DIVERGED: { kind: 'failure', when: 'The loss or a watched quantity left its limits.' },
+  LLMX_DRAFT_MISSING: {
+    kind: 'user',
+    when: 'Speculative decoding needs a draft, or more heads, than the checkpoint has.',
+  },
   LLMX_GRADIENT_MISSING: { kind: 'failure', when: 'A loss leads through an op that has no gradient.' },
   LLMX_HOOK_ASYNC: { kind: 'user', when: 'A hook that runs inside the step returned a promise.' },
   LLMX_HOOK_FAILED: { kind: 'user', when: "A plugin's hook threw an error." },

@@ -5,39 +5,38 @@ import { Registry } from '../plugin/registry.ts';
 import { keyedRng, mapParams, tf } from '../tensor/index.ts';
 import { TEST_BACKENDS, useBackend } from '../testing/backends.ts';
 import { generate, generateText } from './generate.ts';
-import { argmax, candidates, draw } from './sample.ts';
+import { argmax, distribution, draw } from './sample.ts';
 
 const logits = Float32Array.of(1, 3, 2, 3, -Infinity);
 
-describe('candidates', () => {
+describe('the distribution of the next token', () => {
   const all = { temperature: 1, topK: 0, topP: 1 };
-  const ids = (options: object) => candidates(logits, { ...all, ...options }).map(({ id }) => id);
+  const given = (options: object) => [...distribution(logits, { ...all, ...options })];
+  const possible = (options: object) => given(options).flatMap((probability, id) => (probability > 0 ? [id] : []));
 
-  test('are sorted by probability, first of equals first, and add up to 1', () => {
-    expect(ids({})).toEqual([1, 3, 2, 0, 4]);
-    const weights = [Math.exp(1), Math.exp(3), Math.exp(2), Math.exp(3), 0];
+  test('is the softmax of the logits', () => {
+    const weights = Array.from(logits, (logit) => Math.exp(logit));
     const total = weights.reduce((a, b) => a + b);
-    for (const { id, probability } of candidates(logits, all))
-      expect(probability).toBeCloseTo(weights[id]! / total, 12);
+    for (const [id, probability] of given({}).entries()) expect(probability).toBeCloseTo(weights[id]! / total, 12);
   });
-  test('temperature 0 is the most likely token', () => expect(ids({ temperature: 0 })).toEqual([1]));
-  test('a lower temperature sharpens', () => {
-    const share = (temperature: number) => candidates(logits, { ...all, temperature })[0]!.probability;
-    expect(share(0.5)).toBeGreaterThan(share(1));
+  test('at temperature 0 is the most likely token, the first of equals', () =>
+    expect(given({ temperature: 0 })).toEqual([0, 1, 0, 0, 0]));
+  test('is sharper at a lower temperature', () =>
+    expect(given({ temperature: 0.5 })[1]).toBeGreaterThan(given({ temperature: 1 })[1]!));
+  test('loses its tail to topK and topP, and still adds up to 1', () => {
+    expect(possible({ topK: 3 })).toEqual([1, 2, 3]);
+    expect(possible({ topK: 99 })).toEqual([0, 1, 2, 3]);
+    expect(possible({ topP: 0.79 })).toEqual([1, 3]);
+    expect(possible({ topP: 1e-9 })).toEqual([1]);
+    // Of the three that topK leaves, two have 88 %.
+    expect(possible({ topP: 0.84, topK: 3 })).toEqual([1, 3]);
+    expect(possible({ topP: 0.84 })).toEqual([1, 2, 3]);
+    expect(given({ topK: 2 })).toEqual([0, 0.5, 0, 0.5, 0]);
+    expect(given({ topK: 1 })).toEqual([0, 1, 0, 0, 0]);
   });
-  test('topK and topP cut off the tail and renormalise', () => {
-    expect(ids({ topK: 3 })).toEqual([1, 3, 2]);
-    expect(ids({ topP: 0.79 })).toEqual([1, 3]);
-    expect(ids({ topP: 1e-9 })).toEqual([1]);
-    const kept = candidates(logits, { ...all, topK: 2 });
-    expect(kept.map(({ probability }) => probability)).toEqual([0.5, 0.5]);
-  });
-  test('drawing follows the probabilities', () => {
-    const from = [
-      { id: 7, probability: 0.25 },
-      { id: 2, probability: 0.75 },
-    ];
-    expect([0.0001, 0.24, 0.26, 0.9999999].map((uniform) => draw(from, uniform))).toEqual([7, 7, 2, 2]);
+  test('is what is drawn from', () => {
+    const weights = Float64Array.of(0, 0.5, 0, 1.5, 0);
+    expect([1e-9, 0.24, 0.26, 1 - 1e-17].map((uniform) => draw(weights, uniform))).toEqual([1, 1, 3, 3]);
   });
 });
 

@@ -1,88 +1,149 @@
 import { LlmxError } from '../errors/index.ts';
-import type { Model, Params, StateTree, Tokenizer } from '../plugin/types.ts';
-import { dims, stateTensors, tf } from '../tensor/index.ts';
-import { candidates, draw, samplingNumber, type SamplingOptions } from './sample.ts';
+import type { Draft, DraftInput, Model, Params, Tokenizer } from '../plugin/types.ts';
+import { distribution, draw, type RandomNumbers, randomNumbers, type SamplingOptions } from './sample.ts';
+import { DecodingSession, logitRows } from './session.ts';
+import { type AcceptanceRule, type Proposal, verify } from './verify.ts';
+
+/** A model to generate with, and a draft where it shall decode speculatively. */
+export interface GenerationSource {
+  readonly model: Model;
+  readonly params: Params;
+  readonly tokenizer: Tokenizer;
+  readonly draft?: Draft | undefined;
+}
 
 export interface GenerationOptions extends SamplingOptions {
   /** Tokens to generate at most; generation ends earlier at end of text. */
   readonly maxTokens: number;
   readonly seed: number;
+  /** Tokens that the draft proposes at a time; default: all it can. */
+  readonly draftTokens?: number | undefined;
+  /** Called after each forward pass of the model. */
+  onPass?(pass: DecodingPass): void;
 }
 
-/** Decoding state and the logits of the next token, [vocab]. Owns the state's tensors. */
-interface Decoding {
-  readonly state: StateTree;
-  readonly logits: Float32Array;
-}
-
-const dispose = (state: StateTree, except: readonly tf.Tensor[] = []): void =>
-  stateTensors(state).forEach((tensor) => except.includes(tensor) || tensor.dispose());
-
-/** Feeds tokens to the model and reads the logits of the one after them. Consumes the state. */
-async function advance(model: Model, params: Params, state: StateTree, tokens: readonly number[]): Promise<Decoding> {
-  const { logits, next } = tf.tidy(() => {
-    const input = tf.tensor2d([...tokens], [1, tokens.length], 'int32');
-    const result = model.step(params, input, state);
-    const [, time] = dims(result.hidden, 3);
-    const last = tf.slice(result.hidden, [0, time - 1, 0], [1, 1, -1]);
-    return { logits: model.logits(params, last), next: result.state as tf.TensorContainerObject };
-  });
-  const values = (await logits.data()) as Float32Array;
-  logits.dispose();
-  dispose(state, stateTensors(next as StateTree)); // a model may hand parts of the old state through
-  return { state: next as StateTree, logits: values };
+/** What one forward pass of the model gave. */
+export interface DecodingPass {
+  /** Tokens that the draft had proposed. */
+  readonly proposed: number;
+  /** How many of them stood. */
+  readonly accepted: number;
+  /** Tokens that came out, end of text included: the proposals that stood, and one more unless they ended the text. */
+  readonly tokens: number;
 }
 
 /** The tokens to start decoding from: all that fit, else the last half context, so that there is room to go on. */
-function visible(model: Model, tokens: readonly number[]): readonly number[] {
-  const { maxPositions = Infinity } = model;
+function visible({ maxPositions = Infinity }: Model, tokens: readonly number[]): readonly number[] {
   return tokens.length <= maxPositions ? tokens : tokens.slice(-Math.max(1, Math.floor(maxPositions / 2)));
 }
 
+function draftLength(draft: Draft | undefined, asked: number | undefined): number {
+  const most = draft?.length ?? 0;
+  if (asked === undefined || asked <= most) return asked ?? most;
+  throw new LlmxError('LLMX_DRAFT_MISSING', `${asked} draft tokens were asked for, but the model has ${most} heads.`, {
+    hint: `Ask for at most ${most}, or train with more heads.`,
+  });
+}
+
+/** What the draft proposes for the text from index `first` on. */
+async function proposalsOf(
+  session: DecodingSession,
+  asked: Pick<DraftInput, 'following' | 'count'>,
+  { vocabSize, sampling, random, first }: Drawing & { readonly first: number },
+): Promise<Proposal[]> {
+  const proposals: Proposal[] = [];
+  if (asked.count <= 0) return proposals;
+  const drawn = (row: Float32Array): number => {
+    const weights = distribution(row.subarray(0, vocabSize), sampling);
+    const id = draw(weights, random('proposal', first + proposals.length));
+    proposals.push({ id, distribution: weights });
+    return id;
+  };
+  await session.propose({ ...asked, draw: async (logits) => (await logitRows(logits)).map(drawn) });
+  return proposals;
+}
+
+interface Drawing {
+  readonly vocabSize: number;
+  readonly sampling: SamplingOptions;
+  readonly random: RandomNumbers;
+}
+
 /**
- * Continues a text token by token with cached decoding. When the model's positions are used up, decoding starts again
- * from the last half context.
+ * Decodes pass by pass. A pass takes the tokens that the model has not seen and the proposals after them together; without a
+ * draft there are no proposals. When the model's positions are used up, decoding starts again from the last half context.
  *
- * @param prompt token ids; an empty prompt starts a new document
- * @returns ids as they are drawn, end of text not included
- * @throws LlmxError `LLMX_INTERRUPTED`
+ * @param rule whether proposals stand, for tests
+ * @throws LlmxError `LLMX_INTERRUPTED`, `LLMX_DRAFT_MISSING`
  */
-export async function* generate(
-  { model, params, tokenizer }: { model: Model; params: Params; tokenizer: Tokenizer },
+export async function* decodePasses(
+  { tokenizer, ...source }: GenerationSource,
   prompt: readonly number[],
-  { maxTokens, seed, ...sampling }: GenerationOptions,
+  { maxTokens, seed, draftTokens, ...sampling }: Omit<GenerationOptions, 'onPass'>,
   signal: AbortSignal,
-): AsyncGenerator<number> {
-  const tokens = prompt.length > 0 ? [...prompt] : [tokenizer.endOfText];
-  let decoding = await advance(model, params, model.initialState(1), visible(model, tokens));
-  let position = visible(model, tokens).length;
+  rule?: AcceptanceRule,
+): AsyncGenerator<DecodingPass & { readonly ids: readonly number[] }> {
+  const { endOfText, vocabSize } = tokenizer;
+  const longest = draftLength(source.draft, draftTokens);
+  const random = randomNumbers(seed);
+  const text = prompt.length > 0 ? [...prompt] : [endOfText];
+  const session = new DecodingSession(source);
+  let fresh = visible(source.model, text); // what the model has not seen
+  let proposals: Proposal[] = [];
   try {
-    for (let index = 0; index < maxTokens; index++) {
+    for (let done = 0; done < maxTokens;) {
       if (signal.aborted)
         throw new LlmxError('LLMX_INTERRUPTED', `Generation was stopped by ${String(signal.reason)}.`);
-      // The model may have more rows than the tokenizer has ids.
-      const possible = candidates(decoding.logits.subarray(0, tokenizer.vocabSize), sampling);
-      const id = draw(possible, samplingNumber(seed, index));
-      if (id === tokenizer.endOfText) return;
-      yield id;
-      tokens.push(id);
-      if (index + 1 === maxTokens) return;
-      const full = position >= (model.maxPositions ?? Infinity);
-      const { state } = decoding;
-      if (full) dispose(state);
-      const input = full ? visible(model, tokens) : [id];
-      position = full ? input.length : position + 1;
-      decoding = await advance(model, params, full ? model.initialState(1) : state, input);
+      const rows = await session.read([...fresh, ...proposals.map(({ id }) => id)], proposals.length + 1);
+      const weights = (index: number) => distribution(rows[index]!.subarray(0, vocabSize), sampling);
+      const ids = verify(proposals, weights, { random, first: done, rule });
+      session.keep(fresh.length + ids.length - 1);
+      const end = ids.indexOf(endOfText);
+      const tokens = end < 0 ? ids.length : end + 1;
+      const accepted = Math.min(tokens, ids.length - 1);
+      yield { ids: end < 0 ? ids : ids.slice(0, end), proposed: proposals.length, accepted, tokens };
+      if (end >= 0) return;
+      text.push(...ids);
+      done += ids.length;
+      if (session.room === 0) {
+        session.restart();
+        [fresh, proposals] = [visible(source.model, text), []];
+      } else {
+        const count = Math.min(longest, maxTokens - done - 1, session.room - 1);
+        const following = [...fresh.slice(1), ...ids];
+        proposals = await proposalsOf(session, { following, count }, { vocabSize, sampling, random, first: done });
+        fresh = ids.slice(-1);
+      }
       await new Promise((resolve) => setImmediate(resolve)); // lets signals in
     }
   } finally {
-    dispose(decoding.state);
+    session.dispose();
+  }
+}
+
+/**
+ * Continues a text with cached decoding; with a draft speculatively, which changes neither the most likely text nor the
+ * distribution of what is drawn.
+ *
+ * @param prompt token ids; an empty prompt starts a new document
+ * @returns ids as they are drawn, end of text not included
+ * @throws LlmxError `LLMX_INTERRUPTED`, `LLMX_DRAFT_MISSING` where more draft tokens are asked for than there are heads
+ */
+export async function* generate(
+  source: GenerationSource,
+  prompt: readonly number[],
+  { onPass, ...options }: GenerationOptions,
+  signal: AbortSignal,
+): AsyncGenerator<number> {
+  for await (const { ids, ...pass } of decodePasses(source, prompt, options, signal)) {
+    onPass?.(pass);
+    yield* ids;
   }
 }
 
 /** The generated text, piece by piece; characters whose bytes are still coming are held back. */
 export async function* generateText(
-  source: { model: Model; params: Params; tokenizer: Tokenizer },
+  source: GenerationSource,
   prompt: string,
   options: GenerationOptions,
   signal: AbortSignal,

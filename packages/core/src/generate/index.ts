@@ -1,1 +1,8 @@
-export { generate, generateText, type GenerationOptions } from './generate.ts';
+export {
+  type DecodingPass,
+  generate,
+  generateText,
+  type GenerationOptions,
+  type GenerationSource,
+} from './generate.ts';
+export { type DecodingReport, DecodingStatistics } from './statistics.ts';

@@ -16,38 +16,63 @@ export function argmax(values: ArrayLike<number>): number {
   return best;
 }
 
-export interface Candidate {
-  readonly id: number;
-  readonly probability: number;
+const sum = (values: Float64Array): number => values.reduce((total, value) => total + value, 0);
+
+/** How many of the largest weights to keep, of all weights in rising order. */
+function kept(rising: Float64Array, { topK, topP }: SamplingOptions): number {
+  const most = topK > 0 ? Math.min(topK, rising.length) : rising.length;
+  if (topP >= 1) return most; // rounding must not cut anything off
+  const enough = topP * sum(rising.subarray(rising.length - most));
+  let [count, reached] = [0, 0];
+  while (count < most && reached < enough) reached += rising[rising.length - ++count]!;
+  return count;
+}
+
+/** Sets all but the `count` largest weights to 0; of equals, the first stay. */
+function cut(weights: Float64Array, threshold: number, count: number): void {
+  let ties = count - weights.reduce((above, weight) => above + (weight > threshold ? 1 : 0), 0);
+  for (const [id, weight] of weights.entries())
+    if (weight < threshold || (weight === threshold && ties-- <= 0)) weights[id] = 0;
 }
 
 /**
- * The tokens that may be drawn, most likely first, with probabilities that add up to 1: softmax(logits / temperature),
- * then the k most likely, then the smallest set of most likely ones that reaches topP (Holtzman et al.,
- * arXiv 1904.09751).
+ * The probability of each token, float64 [vocab]: softmax(logits / temperature), cut to the k most likely, then to the
+ * smallest set of most likely ones that reaches topP (Holtzman et al., arXiv 1904.09751).
  */
-export function candidates(logits: ArrayLike<number>, { temperature, topK, topP }: SamplingOptions): Candidate[] {
+export function distribution(logits: ArrayLike<number>, sampling: SamplingOptions): Float64Array {
+  const { temperature, topK, topP } = sampling;
   const best = argmax(logits);
-  if (temperature === 0) return [{ id: best, probability: 1 }];
-  const weights = Array.from(logits, (logit, id) => ({ id, weight: Math.exp((logit - logits[best]!) / temperature) }));
-  weights.sort((a, b) => b.weight - a.weight || a.id - b.id);
-  const top = topK > 0 ? weights.slice(0, topK) : weights;
-  const total = top.reduce((sum, { weight }) => sum + weight, 0);
-  let reached = 0;
-  const enough = top.findIndex(({ weight }) => (reached += weight / total) >= topP);
-  // At topP 1 rounding must not cut anything off.
-  const chosen = topP < 1 && enough >= 0 ? top.slice(0, enough + 1) : top;
-  const mass = chosen.reduce((sum, { weight }) => sum + weight, 0);
-  return chosen.map(({ id, weight }) => ({ id, probability: weight / mass }));
+  if (temperature === 0) return new Float64Array(logits.length).fill(1, best, best + 1);
+  const weights = Float64Array.from(logits, (logit) => Math.exp((logit - logits[best]!) / temperature));
+  if (topK > 0 || topP < 1) {
+    const rising = weights.toSorted();
+    const count = kept(rising, sampling);
+    cut(weights, rising[rising.length - count]!, count);
+  }
+  const total = sum(weights);
+  return weights.map((weight) => weight / total);
 }
 
-/** Draws one candidate with a number in (0, 1). */
-export function draw(from: readonly Candidate[], uniform: number): number {
+/** Draws an id with a probability proportional to its weight; `uniform` is in (0, 1). */
+export function draw(weights: Float64Array, uniform: number): number {
+  const target = uniform * sum(weights);
   let reached = 0;
-  const chosen = from.find(({ probability }) => (reached += probability) > uniform);
-  return (chosen ?? from.at(-1)!).id;
+  const chosen = weights.findIndex((weight) => (reached += weight) > target);
+  // Rounding may leave the target at the sum.
+  return chosen >= 0 ? chosen : weights.findLastIndex((weight) => weight > 0);
 }
 
-/** The random number of the token at `index` of a generated text. */
-export const samplingNumber = (seed: number, index: number): number =>
-  uniformValues(randomKey(seed, 'sampling', ''), 1, index)[0]!;
+/** What a random number of a generated text decides: the token, whether a proposal for it stands, the proposal. */
+export type Decision = 'token' | 'acceptance' | 'proposal';
+
+/** The uniform number in (0, 1) of one decision about the token at `index` of a generated text. */
+export type RandomNumbers = (decision: Decision, index: number) => number;
+
+export function randomNumbers(seed: number): RandomNumbers {
+  const keys = {
+    token: randomKey(seed, 'sampling', ''),
+    acceptance: randomKey(seed, 'sampling', 'acceptance'),
+    proposal: randomKey(seed, 'sampling', 'proposal'),
+  };
+  return (decision, index) => uniformValues(keys[decision], 1, index)[0]!;
+}

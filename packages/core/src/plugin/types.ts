@@ -288,15 +288,38 @@ export interface Task {
   run(args: { model: Model; params: Params; tokenizer: Tokenizer; signal: AbortSignal }): Promise<Metrics>;
 }
 
-/** Proposes tokens for speculative decoding; the model itself verifies them. */
-export interface Draft {
-  /** The most tokens one round can propose. */
-  readonly length: number;
+/** What a draft gets to propose from. Texts are single: batch is 1. */
+export interface DraftInput {
+  /** The model's, with those of the objective that trained it under `objective.`. */
+  readonly params: Params;
+  /** What `initialState` or the last `propose` returned. */
+  readonly state: StateTree;
+  /** Hidden states of the model at positions that the draft has not seen, float32 [1, newTime, dModel]. */
+  readonly hidden: tf.Tensor;
+  /** The trunk there, of a model that shows it. */
+  readonly trunk?: tf.Tensor;
+  /** The token after each of these positions, [newTime]; the model has not seen the last one, which is certain too. */
+  readonly following: readonly number[];
+  /** How many tokens to propose after that: at least 1, at most `length`, and never more than the time before. */
+  readonly count: number;
   /**
-   * Logits of the `length` tokens after the next one, float32 [batch, length, vocabSize], from the hidden state of the
-   * last position, float32 [batch, 1, dModel].
+   * Draws a token of each row of logits, float32 [1, rows, vocabSize], and proposes it after those before: `count` rows in
+   * all, at once or row by row.
    */
-  propose(params: Params, hidden: tf.Tensor): tf.Tensor;
+  draw(logits: tf.Tensor): Promise<readonly number[]>;
+}
+
+/**
+ * Proposes tokens for speculative decoding; the model itself verifies them. A draft whose name is that of an objective, with
+ * the objective's options, reads what that objective trained: `llmx generate --speculative` uses it.
+ */
+export interface Draft {
+  /** The most tokens that it can propose at a time. */
+  readonly length: number;
+  /** State before the first position. A draft sees only positions that stay, so it never rewinds. */
+  initialState(): StateTree;
+  /** Takes in new positions, proposes tokens, and returns the next state, which may hold tensors of the one before. */
+  propose(input: DraftInput): Promise<StateTree>;
 }
 
 export type Precision = 'fp32' | 'bf16';
@@ -388,6 +411,9 @@ interface BlockContext extends ModelContext {
   /** Number of blocks in the model. */
   readonly depth: number;
 }
+interface DraftContext extends ModelContext {
+  readonly model: Model;
+}
 interface ScheduleContext extends BaseContext {
   /** A duration of the configuration in steps. */
   steps(duration: Duration): number;
@@ -403,7 +429,7 @@ export interface BuildContexts {
   architecture: ModelContext;
   backend: BackendContext;
   block: BlockContext;
-  draft: ModelContext;
+  draft: DraftContext;
   objective: ModelContext;
   optimizer: BaseContext;
   schedule: ScheduleContext;
