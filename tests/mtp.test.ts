@@ -73,4 +73,41 @@ test('heads are trained and stored; metrics and evaluation tell them from the ne
   expect([...new Set(owners)].toSorted()).toEqual(['objective.heads.2', 'objective.heads.3']);
   const evaluated = await gives(folder, 'eval', 'a', '--max-tokens', '65536');
   expect(evaluated['loss']).toBe(valLoss);
+  await expectDecoding(folder);
+});
+
+/** Speculative decoding with the three tokens of the run `a`. */
+async function expectDecoding(folder: string): Promise<void> {
+  const greedy = ['generate', 'a', '--prompt', 'The sea', '--max-tokens', '30', '--temperature', '0'];
+  const plain = await gives(folder, ...greedy);
+  const { text, tokens, speculative } = await gives(folder, ...greedy, '--speculative');
+  expect({ text, tokens }).toEqual({ text: plain['text'], tokens: 30 });
+  const report = speculative as { passes: number; tokensPerPass: number; proposed: number[]; accepted: number[] };
+  expect(report).toMatchObject({ draftTokens: 2, acceptance: [expect.any(Number), expect.any(Number)] });
+  expect(report.passes * report.tokensPerPass).toBeCloseTo(30);
+  expect(report.passes + report.accepted[0]! + report.accepted[1]!).toBe(30);
+  const one = await llmx(folder, ...greedy, '--speculative', '--draft-tokens', '1');
+  expect(one.stdout).toBe(`The sea${String(text)}\n`);
+  expect(one.stderr).toMatch(
+    /^\d+ passes {2}\d\.\d\d tokens a pass {2}\S+ tokens\/s\naccepted, head by head: \d+ %\n$/,
+  );
+  expect(await refusal(folder, [...greedy, '--speculative', '--draft-tokens', '3'])).toMatchInlineSnapshot(`
+    "LLMX_DRAFT_MISSING
+    3 draft tokens were asked for, but the model has 2 heads.
+    Ask for at most 2, or train with more heads."
+  `);
+  expect(await refusal(folder, [...greedy, '--draft-tokens', '1'])).toMatchInlineSnapshot(`
+    "LLMX_USAGE
+    All of the following must be provided when using --draft-tokens: --speculative.
+    \`llmx generate --help\` shows what it takes."
+  `);
+}
+
+test('a run whose objective has no heads cannot decode speculatively', async () => {
+  const folder = workspace();
+  expect(await refusal(folder, ['generate', 'done', '--speculative'])).toMatchInlineSnapshot(`
+    "LLMX_DRAFT_MISSING
+    The checkpoint "<folder>/runs/done/checkpoints/step-00000008" was trained with the objective next-token, which has no heads that propose tokens.
+    Generate without --speculative, or train with an objective that \`llmx components --kind draft\` lists."
+  `);
 });

@@ -5,6 +5,8 @@ export const FIRST_PARTY: Host['firstParty'] = {
   'architecture:xlstm': '@llmx/plugin-xlstm',
   'block:mlstm': '@llmx/plugin-xlstm',
   'block:slstm': '@llmx/plugin-xlstm',
+  'draft:multi-token': '@llmx/plugin-mtp',
+  'draft:multi-token-sequential': '@llmx/plugin-mtp',
   'objective:multi-token': '@llmx/plugin-mtp',
   'objective:multi-token-sequential': '@llmx/plugin-mtp',
   'optimizer:adamc-schedulefree-plus': '@llmx/plugin-schedulefree',

@@ -12,6 +12,7 @@ import {
   rmsNorm,
   scoped,
   type Selected,
+  type StateTree,
   tf,
 } from '@llmx/core';
 
@@ -19,6 +20,10 @@ import {
 export interface Head {
   init(rng: Rng): Params;
   forward(params: Params, x: tf.Tensor, context: ForwardContext): tf.Tensor;
+  /** Decoding state before the first position of one text. */
+  initialState(): StateTree;
+  /** `forward` at new positions, the first of which is `position`. */
+  step(params: Params, x: tf.Tensor, state: StateTree, position: number): { x: tf.Tensor; state: StateTree };
 }
 
 /** Where an objective keeps the parameters of the head that predicts `ahead` + 1 tokens ahead. */
@@ -40,15 +45,22 @@ export const ownParams = (params: Params, ahead: number): Params => scoped(param
 export const selected = (given: string | Selected): Selected => (typeof given === 'string' ? { name: given } : given);
 
 /** x + x W, which starts as x. */
-export const linearHead = (dModel: number): Head => ({
-  init: () => ({ 'linear.weight': tf.zeros([dModel, dModel]) }),
-  forward: (params, x) => linear(x, at(params, 'linear.weight'), undefined, { residual: x }),
-});
+export function linearHead(dModel: number): Head {
+  const map = (params: Params, x: tf.Tensor) => linear(x, at(params, 'linear.weight'), undefined, { residual: x });
+  return {
+    init: () => ({ 'linear.weight': tf.zeros([dModel, dModel]) }),
+    forward: map,
+    initialState: () => ({}),
+    step: (params, x, state) => ({ x: map(params, x), state }),
+  };
+}
 
 /** A block, its parameters below `block.`. */
 const blockHead = (block: Block): Head => ({
   init: (rng) => prefixed('block', block.init(rng.scope('block'))),
   forward: (params, x, context) => block.forward(scoped(params, 'block'), x, context),
+  initialState: () => block.initialState(1),
+  step: (params, x, state, position) => block.step(scoped(params, 'block'), x, state, { position }),
 });
 
 /** The blocks of heads 1 to `count` beyond the next token's, built for the hidden size of a model. */
@@ -64,10 +76,18 @@ export function blockHeads(
 }
 
 /** The head, and a norm of its own behind it. */
-export const withNorm = (head: Head, dModel: number): Head => ({
-  init: (rng) => ({ ...head.init(rng), 'norm.weight': tf.ones([dModel]) }),
-  forward: (params, x, context) => rmsNorm(head.forward(params, x, context), at(params, 'norm.weight')),
-});
+export function withNorm(head: Head, dModel: number): Head {
+  const norm = (params: Params, x: tf.Tensor) => rmsNorm(x, at(params, 'norm.weight'));
+  return {
+    init: (rng) => ({ ...head.init(rng), 'norm.weight': tf.ones([dModel]) }),
+    forward: (params, x, context) => norm(params, head.forward(params, x, context)),
+    initialState: () => head.initialState(),
+    step(params, x, state, position) {
+      const result = head.step(params, x, state, position);
+      return { x: norm(params, result.x), state: result.state };
+    },
+  };
+}
 
 /** Circumstances of the head's pass: the batch's documents, and random numbers of its own. */
 export function headContext(context: ForwardContext, { segments, positions }: Batch, ahead: number): ForwardContext {
@@ -88,3 +108,10 @@ export function remembered<K extends object, T>(f: (argument: K) => T): (argumen
     return value;
   };
 }
+
+/** Positions from `start` on, `length` of them, of float32 [1, time, dModel]. */
+export const span = (x: tf.Tensor, start: number, length: number): tf.Tensor =>
+  tf.slice(x, [0, start, 0], [-1, length, -1]);
+
+/** The last position of float32 [1, time, dModel]. */
+export const last = (x: tf.Tensor): tf.Tensor => span(x, x.shape[1]! - 1, 1);

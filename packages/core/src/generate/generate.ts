@@ -48,7 +48,7 @@ function draftLength(draft: Draft | undefined, asked: number | undefined): numbe
 /** What the draft proposes for the text from index `first` on. */
 async function proposalsOf(
   session: DecodingSession,
-  asked: Pick<DraftInput, 'following' | 'count'>,
+  asked: Pick<DraftInput, 'tokens' | 'count'>,
   { vocabSize, sampling, random, first }: Drawing & { readonly first: number },
 ): Promise<Proposal[]> {
   const proposals: Proposal[] = [];
@@ -110,8 +110,8 @@ export async function* decodePasses(
         [fresh, proposals] = [visible(source.model, text), []];
       } else {
         const count = Math.min(longest, maxTokens - done - 1, session.room - 1);
-        const following = [...fresh.slice(1), ...ids];
-        proposals = await proposalsOf(session, { following, count }, { vocabSize, sampling, random, first: done });
+        const asked = { tokens: [...fresh, ...ids], count };
+        proposals = await proposalsOf(session, asked, { vocabSize, sampling, random, first: done });
         fresh = ids.slice(-1);
       }
       await new Promise((resolve) => setImmediate(resolve)); // lets signals in

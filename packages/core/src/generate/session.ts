@@ -126,15 +126,10 @@ export class DecodingSession {
     this.#position -= rejected;
   }
 
-  /**
-   * Lets the draft propose what comes after the last pass.
-   *
-   * @param following the token after each one that was kept
-   */
-  async propose({ following, count, draw }: Pick<DraftInput, 'following' | 'count' | 'draw'>): Promise<void> {
+  /** Lets the draft propose what comes after the tokens that were kept and the one after them. */
+  async propose(input: Pick<DraftInput, 'tokens' | 'count' | 'draw'>): Promise<void> {
     const before = this.#draftState;
-    const input = { params: this.#params, state: before, ...this.#shown!, following, count, draw };
-    this.#draftState = await this.#draft!.propose(input);
+    this.#draftState = await this.#draft!.propose({ params: this.#params, state: before, ...this.#shown!, ...input });
     dispose([before], [this.#draftState]);
   }
 

@@ -298,8 +298,8 @@ export interface DraftInput {
   readonly hidden: tf.Tensor;
   /** The trunk there, of a model that shows it. */
   readonly trunk?: tf.Tensor;
-  /** The token after each of these positions, [newTime]; the model has not seen the last one, which is certain too. */
-  readonly following: readonly number[];
+  /** The tokens at these positions and the one after them, [newTime + 1]: it is certain too, but new to the model. */
+  readonly tokens: readonly number[];
   /** How many tokens to propose after that: at least 1, at most `length`, and never more than the time before. */
   readonly count: number;
   /**

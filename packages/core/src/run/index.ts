@@ -1,4 +1,5 @@
 export { type Dataset } from './dataset.ts';
+export { openDraft } from './draft.ts';
 export { listRuns, locateCheckpoint, locateRun, runPath } from './directory.ts';
 export type { Environment } from './environment.ts';
 export { defaultRegistry, resolveOptions } from './environment.ts';
