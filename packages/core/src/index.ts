@@ -15,6 +15,7 @@ export * from './generate/index.ts';
 export { crossEntropy, labelsOfView } from './objective/next-token.ts';
 export { defineElementwiseOptimizer, elementwiseOptimizer } from './optimizer/elementwise.ts';
 export { decayOptions, decayRule } from './optimizer/decay.ts';
+export * from './plugin/backend-types.ts';
 export * from './plugin/define.ts';
 export type { Host } from './plugin/host.ts';
 export { type ComponentListing, Registry } from './plugin/registry.ts';

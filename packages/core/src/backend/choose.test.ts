@@ -7,7 +7,7 @@ import { builtin } from '../builtin.ts';
 import { LlmxError } from '../errors/index.ts';
 import { defineBackend, definePlugin } from '../plugin/define.ts';
 import { Registry } from '../plugin/registry.ts';
-import type { Backend } from '../plugin/types.ts';
+import type { Backend } from '../plugin/backend-types.ts';
 import { tf } from '../tensor/index.ts';
 import { AUTO_ORDER, type BackendRequest, chooseBackend, probeBackends } from './choose.ts';
 

@@ -1,6 +1,7 @@
 import { LlmxError } from '../errors/index.ts';
 import type { Registry } from '../plugin/registry.ts';
-import type { Backend, BackendFact, Precision, Selected } from '../plugin/types.ts';
+import type { Backend, BackendFact, Precision } from '../plugin/backend-types.ts';
+import type { Selected } from '../plugin/types.ts';
 import { tf } from '../tensor/index.ts';
 
 /** The order in which `auto` tries backends; those that no plugin brings are passed over. */

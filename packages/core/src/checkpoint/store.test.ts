@@ -6,11 +6,9 @@ import { fileURLToPath } from 'node:url';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { encodeState } from './encode-state.ts';
 import { findCheckpoint } from './layout.ts';
 import { type Checkpoint, loadCheckpoint } from './load-checkpoint.ts';
 import type { HostTensors } from './safetensors.ts';
-import { readState } from './state-file.ts';
 import { CheckpointStore, type StoreOptions } from './store.ts';
 import type { CheckpointContent } from './write-checkpoint.ts';
 
@@ -211,127 +209,6 @@ describe('a missing checkpoint', () => {
         "message": "There is no best checkpoint in "RUN/checkpoints".",
       }
     `);
-  });
-});
-
-/** Reproducible numbers below `limit`. */
-function numbers(seed: number): (limit: number) => number {
-  let state = seed;
-  return (limit) => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) % limit;
-}
-
-function flipBit(file: string, bit: number): void {
-  const bytes = fs.readFileSync(file);
-  bytes.writeUInt8(bytes.readUInt8(bit >> 3) ^ (1 << (bit & 7)), bit >> 3);
-  fs.writeFileSync(file, bytes);
-}
-
-describe('damage', () => {
-  test('of any byte of state.json is detected', async () => {
-    await saved(content(1));
-    const file = path.join(directory, 'step-00000001', 'state.json');
-    const bytes = fs.readFileSync(file);
-    const undetected: number[] = [];
-    for (const [index, byte] of [...bytes].entries()) {
-      bytes.writeUInt8(byte ^ (1 << (index % 8)), index);
-      fs.writeFileSync(file, bytes);
-      bytes.writeUInt8(byte, index);
-      try {
-        readState(file);
-        undetected.push(index);
-      } catch (error) {
-        if ((error as Described).code !== 'LLMX_CHECKPOINT_DAMAGED') throw error;
-      }
-    }
-    expect(undetected).toEqual([]);
-    fs.writeFileSync(file, bytes);
-    expect(readState(file).step).toBe(1);
-  });
-
-  test('of random bits of the tensors is detected', async () => {
-    await saved(content(1));
-    const checkpoint = path.join(directory, 'step-00000001');
-    const random = numbers(7);
-    for (const name of ['model.safetensors', 'optimizer.safetensors', 'plugins.safetensors']) {
-      const file = path.join(checkpoint, name);
-      for (let round = 0; round < 50; round++) {
-        const bit = random(8 * fs.statSync(file).size);
-        flipBit(file, bit);
-        expect(() => loadCheckpoint(checkpoint), `bit ${bit}`).toThrow(`${name}" is damaged`);
-        flipBit(file, bit);
-      }
-    }
-    expect(valueOf(loadCheckpoint(checkpoint))).toBe(1);
-  });
-
-  test('names the file and the newest good checkpoint', async () => {
-    const store = await saved(content(1), content(2), content(3));
-    flipBit(path.join(directory, 'step-00000003', 'model.safetensors'), 3000);
-    expect(await errorOf(() => store.load('latest'))).toMatchInlineSnapshot(`
-      {
-        "code": "LLMX_CHECKPOINT_DAMAGED",
-        "hint": "The newest good checkpoint is "RUN/checkpoints/step-00000002": name that one, or delete "RUN/checkpoints/step-00000003" and continue with --resume.",
-        "message": ""RUN/checkpoints/step-00000003/model.safetensors" is damaged: its content does not match its sha256.",
-      }
-    `);
-    fs.truncateSync(path.join(directory, 'step-00000002', 'optimizer.safetensors'), 10);
-    expect(await errorOf(() => store.load('latest'))).toMatchInlineSnapshot(`
-      {
-        "code": "LLMX_CHECKPOINT_DAMAGED",
-        "hint": "The newest good checkpoint is "RUN/checkpoints/step-00000001": name that one, or delete "RUN/checkpoints/step-00000002", "RUN/checkpoints/step-00000003" and continue with --resume.",
-        "message": ""RUN/checkpoints/step-00000003/model.safetensors" is damaged: its content does not match its sha256.",
-      }
-    `);
-    expect(await errorOf(() => store.load(2))).toMatchInlineSnapshot(`
-      {
-        "code": "LLMX_CHECKPOINT_DAMAGED",
-        "hint": "The newest good checkpoint is "RUN/checkpoints/step-00000001": name that one, or delete "RUN/checkpoints/step-00000002", "RUN/checkpoints/step-00000003" and continue with --resume.",
-        "message": ""RUN/checkpoints/step-00000002/optimizer.safetensors" is damaged: it has 10 bytes instead of 80.",
-      }
-    `);
-    fs.rmSync(path.join(directory, 'step-00000001', 'plugins.safetensors'));
-    expect(await errorOf(() => store.load(1))).toMatchInlineSnapshot(`
-      {
-        "code": "LLMX_CHECKPOINT_DAMAGED",
-        "hint": "No checkpoint beside it is good: delete "RUN/checkpoints/step-00000001", "RUN/checkpoints/step-00000002", "RUN/checkpoints/step-00000003" and start over with --resume.",
-        "message": ""RUN/checkpoints/step-00000001/plugins.safetensors" is damaged: it is missing.",
-      }
-    `);
-  });
-
-  test('of an older checkpoint asks for nothing to be deleted, nor does that of a copy', async () => {
-    const store = await saved(content(1), content(2));
-    const old = path.join(directory, 'step-00000001');
-    fs.rmSync(path.join(old, 'model.safetensors'));
-    expect((await errorOf(() => store.load(1))).hint).toMatchInlineSnapshot(
-      `"The newest good checkpoint is "RUN/checkpoints/step-00000002": name that one."`,
-    );
-    const copy = path.join(path.dirname(directory), 'step-00000001');
-    fs.cpSync(old, copy, { recursive: true });
-    expect((await errorOf(() => loadCheckpoint(copy))).hint).toMatchInlineSnapshot(
-      `"Copy the checkpoint again from where it came from."`,
-    );
-  });
-
-  test('includes files of another checkpoint', async () => {
-    const store = await saved(content(1), content(2));
-    const from = path.join(directory, 'step-00000001');
-    const to = path.join(directory, 'step-00000002');
-    fs.copyFileSync(path.join(from, 'model.safetensors'), path.join(to, 'model.safetensors'));
-    expect(await errorOf(() => store.load(2))).toMatchObject({ code: 'LLMX_CHECKPOINT_DAMAGED' });
-    fs.cpSync(from, to, { recursive: true });
-    expect((await errorOf(() => store.load(2))).message).toMatchInlineSnapshot(
-      `""RUN/checkpoints/step-00000002/state.json" is damaged: it is of step 1."`,
-    );
-  });
-
-  test('is told from the format of another version', async () => {
-    await saved(content(1));
-    const file = path.join(directory, 'step-00000001', 'state.json');
-    fs.writeFileSync(file, encodeState({ ...readState(file), version: 2 }));
-    expect((await errorOf(() => readState(file))).message).toMatchInlineSnapshot(
-      `""RUN/checkpoints/step-00000001/state.json" is damaged: it is not of the form that this version of llmx reads (version: Invalid input: expected 1)."`,
-    );
   });
 });
 

@@ -1,4 +1,4 @@
-import type { MachinePeaks } from '../plugin/types.ts';
+import type { MachinePeaks } from '../plugin/backend-types.ts';
 import type { TimedCall } from './timed-call.ts';
 
 /** How near a kernel comes to what the machine can do at best. */

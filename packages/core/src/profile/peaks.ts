@@ -1,6 +1,6 @@
 /** What one thread of this machine can do at best, by JavaScript and WebAssembly. */
 import { assert } from '../errors/index.ts';
-import type { MachinePeaks } from '../plugin/types.ts';
+import type { MachinePeaks } from '../plugin/backend-types.ts';
 
 declare const WebAssembly: {
   Module: new (code: Uint8Array) => object;

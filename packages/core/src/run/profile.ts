@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 
 import type { Host } from '../plugin/host.ts';
 import { resolveConfig } from '../plugin/resolve.ts';
-import type { MachinePeaks } from '../plugin/types.ts';
+import type { MachinePeaks } from '../plugin/backend-types.ts';
 import {
   checkTraceFile,
   type KernelRow,
