@@ -56,7 +56,7 @@ function training(options: object, optimizer: string) {
   const rule = registry.create('optimizer', { name: optimizer }, {});
   const recipe = { model, objective, optimizer: rule, hooks: new HookDriver([]), seed: 1, gradClip: 1 };
   const params = model.init(keyedRng(1, 'init'));
-  let state: TrainState = { params, optimizer: rule.init(params) };
+  let state: TrainState = { params, frozen: {}, optimizer: rule.init(params) };
   let done = 0;
   return {
     step(): void {

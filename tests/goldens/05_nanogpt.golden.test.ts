@@ -99,7 +99,7 @@ function describeGroup(file: GoldenFile, backend: string): void {
       const evaluation = file.values(`${name}.in.tokens`);
       const held = hostBatch(evaluation.data, evaluation.shape[0]!, evaluation.shape[1]!);
       const params = load();
-      let state: TrainState = { params, optimizer: optimizer.init(params) };
+      let state: TrainState = { params, frozen: {}, optimizer: optimizer.init(params) };
       const seen = { loss_before: [] as number[], grad_norm: [] as number[], eval_loss_after: [] as number[] };
       for (let step = 1; step <= Math.min(steps, options.steps); step++) {
         const ids = Array.from(data).slice((step - 1) * batch * row, step * batch * row);

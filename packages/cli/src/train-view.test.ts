@@ -27,7 +27,7 @@ test('events of a run become a status for terminals, lines for files, and notes 
     next: () => void said.push('next'),
   };
   const result: EvaluationResult = { loss: 2, perplexity: 7.389, bitsPerByte: 2.885, tokens: 100, bytes: 100 };
-  const sizes = { totalSteps: 10, tokensPerStep: 1024, parameters: 12345, windowsPerEpoch: 7 };
+  const sizes = { totalSteps: 10, tokensPerStep: 1024, parameters: 12345, frozen: 0, windowsPerEpoch: 7 };
   const events: TrainEvent[] = [
     { kind: 'started', directory: `${process.cwd()}/runs/a`, step: 4, backend: 'cpu', ...sizes },
     { kind: 'logged', step: 10, metrics: { loss: 3, lr: 0.1 } },

@@ -24,6 +24,18 @@ export function metricsLine(metrics: Metrics): string {
 
 type Started = Extract<TrainEvent, { kind: 'started' }>;
 
+/** `started from <checkpoint>: 12 tensors (3,456 values) taken, 2 (78) new` */
+function initialisedLine({ checkpoint, taken, fresh, leftOut }: NonNullable<Started['initialised']>): string {
+  const counted = ({ tensors, values }: typeof taken, noun = '') =>
+    `${grouped(tensors)}${noun} (${grouped(values)}${noun && ' values'})`;
+  const parts = [
+    `${counted(taken, ' tensors')} taken`,
+    `${counted(fresh)} new`,
+    ...(leftOut.tensors > 0 ? [`${counted(leftOut)} of its objective left out`] : []),
+  ];
+  return `started from ${shortPath(checkpoint)}: ${parts.join(', ')}`;
+}
+
 /** Shows the events of a run, the first of which is `started`. */
 export class TrainView {
   readonly #view: View;
@@ -58,12 +70,13 @@ export class TrainView {
   };
 
   #started(event: Started): void {
-    const { directory, step, parameters, tokensPerStep, windowsPerEpoch, backend } = event;
+    const { directory, step, parameters, frozen, initialised, tokensPerStep, windowsPerEpoch, backend } = event;
     this.#run = { ...event, time: performance.now() };
     this.#view.status(`backend ${backend}`);
     this.#view.note(
-      `${shortPath(directory)}: ${grouped(parameters)} parameters, ${grouped(tokensPerStep)} tokens a step, ${grouped(windowsPerEpoch)} windows an epoch, backend ${backend}`,
+      `${shortPath(directory)}: ${grouped(parameters)} parameters${frozen > 0 ? ` and ${grouped(frozen)} frozen` : ''}, ${grouped(tokensPerStep)} tokens a step, ${grouped(windowsPerEpoch)} windows an epoch, backend ${backend}`,
     );
+    if (initialised !== undefined) this.#view.note(initialisedLine(initialised));
     if (step > 0) this.#view.note(`resumed after step ${step}`);
     this.#view.next();
   }

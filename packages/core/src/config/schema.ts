@@ -48,6 +48,13 @@ const trainSchema = z.strictObject({
   keepLast: count.default(2).describe('How many of the newest checkpoints to keep.'),
   keepBest: z.boolean().default(true).describe('Keep the checkpoint of lowest evaluation loss.'),
   keepEvery: durationSchema.default(0).describe('Keep every checkpoint at this distance for good; 0 is off.'),
+  initFrom: text
+    .optional()
+    .describe('Run or checkpoint whose weights to start from: the name of a run, or a path (with a slash).'),
+  freeze: z
+    .array(text)
+    .default([])
+    .describe('Parameters that are not trained: those whose path matches a pattern (* is any text).'),
   seed: z.int().min(0).default(1).describe('Seed of initial values, data order and dropout.'),
 });
 

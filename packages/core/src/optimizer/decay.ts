@@ -1,5 +1,6 @@
 import { z } from 'zod';
 
+import { pathPatterns } from '../config/path-patterns.ts';
 import { LlmxError, suggestion } from '../errors/index.ts';
 import type { ElementwiseRule } from '../plugin/types.ts';
 
@@ -23,28 +24,23 @@ interface DecayConfig {
   readonly decay: 'matrices' | 'all' | readonly string[];
 }
 
-const toRegExp = (pattern: string): RegExp =>
-  new RegExp(
-    `^${pattern
-      .split('*')
-      .map((part) => part.replaceAll(/[\\^$.*+?()[\]{}|]/gu, String.raw`\$&`))
-      .join('.*')}$`,
-    'u',
-  );
-
 /** The decay of each parameter, and the check that every pattern means something. */
 export function decayRule({ weightDecay, decay }: DecayConfig): Pick<ElementwiseRule, 'decay' | 'checkPaths'> {
   if (decay === 'all') return { decay: () => weightDecay };
   if (decay === 'matrices') return { decay: (_path, shape) => (shape.length >= 2 ? weightDecay : 0) };
-  const patterns = decay.map(toRegExp);
+  const patterns = pathPatterns(decay);
   return {
-    decay: (path) => (patterns.some((pattern) => pattern.test(path)) ? weightDecay : 0),
+    decay: (path) => (patterns.matches(path) ? weightDecay : 0),
     checkPaths(paths) {
-      const idle = decay.find((_, index) => !paths.some((path) => patterns[index]!.test(path)));
+      const idle = patterns.idle(paths);
       if (idle !== undefined)
-        throw new LlmxError('LLMX_CONFIG_INVALID', `The decay pattern "${idle}" matches no parameter.`, {
-          hint: suggestion(idle, paths),
-        });
+        throw new LlmxError(
+          'LLMX_CONFIG_INVALID',
+          `The decay pattern "${idle}" matches no parameter that is trained.`,
+          {
+            hint: suggestion(idle, paths),
+          },
+        );
     },
   };
 }

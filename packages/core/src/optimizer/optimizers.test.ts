@@ -74,7 +74,7 @@ describe.each(TEST_BACKENDS)('optimizers on %s', (backend) => {
     });
     test('a pattern that matches nothing is an error', () => {
       expect(() => shrinks(['a.*', 'a.wieght'])).toThrowErrorMatchingInlineSnapshot(
-        `[LlmxError: The decay pattern "a.wieght" matches no parameter.]`,
+        `[LlmxError: The decay pattern "a.wieght" matches no parameter that is trained.]`,
       );
     });
   });

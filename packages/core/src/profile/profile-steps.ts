@@ -1,9 +1,9 @@
 import type { TrainingBatches } from '../data/index.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { Objective, Optimizer } from '../plugin/types.ts';
-import { stateTensors, tf } from '../tensor/index.ts';
+import { tf } from '../tensor/index.ts';
 import { type LoopEvents, type LoopPlan, TrainLoop } from '../train/loop.ts';
-import type { Recipe, TrainState } from '../train/step.ts';
+import { type Recipe, tensorsOf, type TrainState } from '../train/step.ts';
 import type { Recording } from './recording.ts';
 import { timeKernels } from './time-kernels.ts';
 
@@ -98,8 +98,7 @@ export async function profileSteps(profiled: ProfiledSteps, state: TrainState, r
   const restore = timeKernels(tf.getBackend(), now, (call) => recording.called(call));
   try {
     if (warmup === 0) recording.beginStep();
-    const { params, optimizer } = await loop.run({ state, step: 0, evaluated: true });
-    tf.dispose([...Object.values(params), ...stateTensors(optimizer)]);
+    tf.dispose(tensorsOf(await loop.run({ state, step: 0, evaluated: true })));
   } finally {
     restore();
   }

@@ -39,6 +39,8 @@ const manifestSchema = z.strictObject({
   node: z.string(),
   machine: machineSchema,
   backend: z.strictObject({ name: z.string(), description: z.string() }),
+  /** Where the run's first weights came from: directory of the checkpoint, its step, sha256 of their file. */
+  initFrom: z.strictObject({ checkpoint: z.string(), step: z.int(), sha256: z.string() }).optional(),
   /** Result of training; present once the run is finished. */
   result: z.record(z.string(), z.unknown()).optional(),
 });

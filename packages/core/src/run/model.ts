@@ -47,6 +47,13 @@ const zeros: Rng = {
   scope: () => zeros,
 };
 
+/** Shape of every parameter that the model and the objective have, by path. */
+export const parameterShapes = (parts: ModelParts): ReadonlyMap<string, readonly number[]> =>
+  new Map(tf.tidy(() => Object.entries(initialise(parts, zeros)).map(([path, { shape }]) => [path, shape] as const)));
+
+/** `8 x 32`; a scalar has no sizes. */
+export const shownShape = (shape: readonly number[]): string => (shape.length === 0 ? 'scalar' : shape.join(' x '));
+
 /**
  * Fails unless stored parameters are those of the model, names and shapes.
  *
@@ -54,14 +61,12 @@ const zeros: Rng = {
  * @throws LlmxError `LLMX_PARAM_MISMATCH`
  */
 export function checkParams(stored: Params, parts: ModelParts, where: string): void {
-  const expected = tf.tidy(() =>
-    Object.entries(initialise(parts, zeros)).map(([path, value]) => [path, value.shape.join(' x ')] as const),
-  );
+  const expected = [...parameterShapes(parts)].map(([path, shape]) => [path, shownShape(shape)] as const);
   const missing = expected.filter(([path]) => !(path in stored)).map(([path]) => `"${path}" is missing`);
   const known = new Set(expected.map(([path]) => path));
   const unknown = Object.keys(stored).flatMap((path) => (known.has(path) ? [] : [`"${path}" is not in the model`]));
   const reshaped = expected.flatMap(([path, shape]) => {
-    const found = stored[path]?.shape.join(' x ');
+    const found = stored[path] && shownShape(stored[path].shape);
     return found === undefined || found === shape ? [] : [`"${path}" is ${found} instead of ${shape}`];
   });
   const [first, ...rest] = [...missing, ...unknown, ...reshaped];

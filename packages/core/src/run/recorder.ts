@@ -107,6 +107,12 @@ export class Recorder implements LoopEvents {
     return this.#parts.record?.step === step ? this.#parts.record.valLoss : null;
   }
 
+  /** Saves the state before the first step; complete when this resolves. */
+  async saveStart(position: LoopPosition): Promise<void> {
+    await this.save({ step: 0, tokensSeen: 0 }, position);
+    await this.settle();
+  }
+
   async drain(): Promise<void> {
     for (let saved = this.#saved.shift(); saved !== undefined; saved = this.#saved.shift()) {
       if ('error' in saved) throw saved.error;

@@ -8,6 +8,7 @@ import type { Resolved } from '../plugin/resolve.ts';
 import { HOOK_KINDS, type HookName } from '../plugin/plugin-types.ts';
 import { VERSION } from '../version.ts';
 import type { Dataset } from './dataset.ts';
+import type { InitialWeights } from './initial-weights.ts';
 import { createManifest, type Manifest } from './manifest.ts';
 import type { Session } from './session.ts';
 
@@ -16,6 +17,7 @@ export function describeRun(
   directory: string,
   { resolved, dataset, backend }: Session,
   process: Host['process'],
+  weights?: InitialWeights,
 ): Manifest {
   const { config, plugins, hooks } = resolved;
   const names = Object.keys(HOOK_KINDS) as HookName[];
@@ -29,6 +31,9 @@ export function describeRun(
     code: { '@llmx/core': VERSION },
     node: process.version,
     backend: { name: backend.name, description: backend.detail },
+    ...(weights && {
+      initFrom: { checkpoint: weights.checkpoint, step: weights.step, sha256: weights.sha256 },
+    }),
   });
 }
 
@@ -57,6 +62,20 @@ export function checkSettings(manifest: Manifest, { config, plugins }: Resolved)
         `Install ${name}@${version}, or continue anyway with --allow-changes.`,
       );
   }
+}
+
+/**
+ * Fails unless the weights are those that the run was started from. Only asked where the run was killed before it had
+ * saved its first state.
+ *
+ * @throws LlmxError `LLMX_RESUME_MISMATCH`
+ */
+export function checkInitialWeights({ initFrom }: Manifest, weights: InitialWeights | undefined): void {
+  if (initFrom === undefined || weights === undefined || initFrom.sha256 === weights.sha256) return;
+  throw mismatch(
+    `The run was started from the weights of "${initFrom.checkpoint}", step ${initFrom.step}, and "${weights.checkpoint}" has others.`,
+    'Start a new run under another --name, or continue anyway with --allow-changes.',
+  );
 }
 
 /**

@@ -1,12 +1,10 @@
-import { z } from 'zod';
-
 import type { ChosenBackend } from '../backend/index.ts';
-import { type Checkpoint, loadCheckpoint } from '../checkpoint/load-checkpoint.ts';
-import { LlmxError } from '../errors/index.ts';
+import { loadCheckpoint } from '../checkpoint/load-checkpoint.ts';
 import { type Resolved, restoreConfig } from '../plugin/resolve.ts';
 import type { Model, Params, Tokenizer } from '../plugin/types.ts';
 import { tf } from '../tensor/index.ts';
 import { loadBackend } from './backend.ts';
+import { describedRun } from './checkpoint-run.ts';
 import { openTokenizer } from './dataset.ts';
 import { locateCheckpoint } from './directory.ts';
 import { type Environment, resolveOptions } from './environment.ts';
@@ -33,24 +31,6 @@ export interface SavedModelOptions {
   readonly which?: 'latest' | 'best';
   /** Backend instead of the configured one. */
   readonly backend?: string | undefined;
-}
-
-const runSchema = z.object({
-  config: z.record(z.string(), z.unknown()),
-  file: z.string(),
-  tokenizer: z.object({ name: z.string(), hash: z.string() }),
-});
-
-function describedRun({ state, directory }: Checkpoint): z.output<typeof runSchema> {
-  const { success, data } = runSchema.safeParse(state.run);
-  if (success) return data;
-  throw new LlmxError(
-    'LLMX_CHECKPOINT_DAMAGED',
-    `The checkpoint "${directory}" does not say how its model was configured.`,
-    {
-      hint: 'Use the version of llmx that wrote it.',
-    },
-  );
 }
 
 /**

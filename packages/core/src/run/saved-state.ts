@@ -3,14 +3,17 @@ import { z } from 'zod';
 import type { Checkpoint } from '../checkpoint/load-checkpoint.ts';
 import { downloadTree, uploadParams, uploadTree } from '../checkpoint/state-tree.ts';
 import type { CheckpointContent } from '../checkpoint/write-checkpoint.ts';
+import { configDifferences } from '../config/resumable.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { ActivePlugin } from '../plugin/loader.ts';
 import type { StepInfo } from '../plugin/plugin-types.ts';
 import type { Optimizer, Params, StateTree } from '../plugin/types.ts';
-import { stateTensors, tf } from '../tensor/index.ts';
+import { tf } from '../tensor/index.ts';
 import type { LoopPosition } from '../train/loop.ts';
-import type { TrainState } from '../train/step.ts';
-import type { TokenizerId } from './dataset.ts';
+import { allParams, type Recipe, tensorsOf, type TrainState } from '../train/step.ts';
+import { type CheckpointRun, describedRun } from './checkpoint-run.ts';
+import { parted } from './frozen.ts';
+import { type InitialWeights, startingFrom } from './initial-weights.ts';
 import { checkParams, initialParams, type ModelParts } from './model.ts';
 import type { Session } from './session.ts';
 
@@ -29,23 +32,14 @@ const recordSchema = z.strictObject({
 /** What the training loop remembers in a checkpoint. */
 export type CheckpointRecord = z.infer<typeof recordSchema>;
 
-/** What evaluation and generation need where a checkpoint was copied elsewhere. */
-export interface CheckpointRun {
-  readonly config: unknown;
-  /** Absolute path of the configuration file, from whose folder plugins resolve. */
-  readonly file: string;
-  readonly tokenizer: TokenizerId;
-}
-
 /** Weights to evaluate, sample and export, and how to give them back. */
-export function evaluationWeights(
-  optimizer: Optimizer,
-  { params, optimizer: state }: TrainState,
-): { weights: Params; release(): void } {
+export function evaluationWeights(optimizer: Optimizer, trained: TrainState): { weights: Params; release(): void } {
   const { evalParams } = optimizer;
-  if (evalParams === undefined) return { weights: params, release: () => undefined };
-  const weights = tf.tidy(() => evalParams.call(optimizer, params, state) as tf.NamedTensorMap) as Params;
-  const borrowed = new Set([...Object.values(params), ...stateTensors(state)]);
+  const { params, frozen, optimizer: state } = trained;
+  if (evalParams === undefined) return { weights: allParams(trained), release: () => undefined };
+  const evaluated = tf.tidy(() => evalParams.call(optimizer, params, state) as tf.NamedTensorMap) as Params;
+  const weights = allParams({ frozen, params: evaluated });
+  const borrowed = new Set(tensorsOf(trained));
   const release = () => Object.values(weights).forEach((weight) => borrowed.has(weight) || weight.dispose());
   return { weights, release };
 }
@@ -59,8 +53,8 @@ export function checkpointContent(
 ): CheckpointContent {
   const { config, file, plugins } = resolved;
   const { weights, release } = evaluationWeights(recipe.optimizer, state);
-  const differs = Object.entries(weights).some(([path, weight]) => weight !== state.params[path]);
-  const run: CheckpointRun = { config, file, tokenizer: dataset.info.tokenizer };
+  const differs = Object.entries(state.params).some(([path, weight]) => weight !== weights[path]);
+  const run: CheckpointRun = { config: { ...config }, file, tokenizer: dataset.info.tokenizer };
   try {
     return {
       model: downloadTree(weights),
@@ -86,13 +80,20 @@ const pluginStates = (plugins: readonly ActivePlugin[]): Record<string, StateTre
     plugins.flatMap(({ name, instance }) => (instance.saveState === undefined ? [] : [[name, instance.saveState()]])),
   );
 
-/** The state before the first step. */
-export function freshState({ recipe }: Session): TrainState {
+/** The state before the first step; *consumes* the weights that the run starts from, if any. */
+export function freshState({ recipe, isFrozen }: Session, weights?: InitialWeights): TrainState {
   return tf.tidy(() => {
-    const params = initialParams(recipe, recipe.seed);
-    return { params, optimizer: recipe.optimizer.init(params) };
+    const initial = initialParams(recipe, recipe.seed);
+    return beginning(recipe, parted(weights === undefined ? initial : startingFrom(weights, initial), isFrozen));
   });
 }
+
+/** A state with an optimizer that remembers nothing. */
+const beginning = ({ optimizer }: Recipe, { params, frozen }: ReturnType<typeof parted>) => ({
+  params,
+  frozen,
+  optimizer: optimizer.init(params),
+});
 
 /**
  * The position that a checkpoint holds; gives the plugins their states back.
@@ -103,21 +104,30 @@ export function restorePosition(
   session: Session,
   checkpoint: Checkpoint,
 ): { position: LoopPosition; record: CheckpointRecord } {
-  const { recipe, resolved } = session;
-  const weights = loadWeights(checkpoint, recipe);
-  const { state = {}, iterate } = uploadTree(checkpoint.optimizer) as { state?: StateTree; iterate?: Params };
-  if (iterate !== undefined) {
-    checkParams(iterate, recipe, checkpoint.directory);
-    tf.dispose(weights);
-  }
-  restorePlugins(resolved.plugins, checkpoint);
-  const record = readRecord(checkpoint);
   const { step } = checkpoint.state;
-  return {
-    position: { state: { params: iterate ?? weights, optimizer: state }, step, evaluated: record.evaluated },
-    record,
-  };
+  const state = restoreState(session, checkpoint);
+  restorePlugins(session.resolved.plugins, checkpoint);
+  const record = readRecord(checkpoint);
+  return { position: { state, step, evaluated: record.evaluated }, record };
 }
+
+function restoreState({ recipe, resolved, isFrozen }: Session, checkpoint: Checkpoint): TrainState {
+  const weights = parted(loadWeights(checkpoint, recipe), isFrozen);
+  const { freeze } = resolved.config.train;
+  const before = freezeSchema.safeParse(describedRun(checkpoint).config).data?.train.freeze ?? [];
+  if (configDifferences(before, freeze).length > 0) {
+    // Only with --allow-changes.
+    resolved.log('warn', 'train.freeze has changed: the optimizer starts anew, from the evaluated weights.');
+    return tf.tidy(() => beginning(recipe, weights));
+  }
+  const { state = {}, iterate } = uploadTree(checkpoint.optimizer) as { state?: StateTree; iterate?: Params };
+  if (iterate === undefined) return { ...weights, optimizer: state };
+  checkParams({ ...weights.frozen, ...iterate }, recipe, checkpoint.directory);
+  tf.dispose(weights.params as tf.NamedTensorMap);
+  return { params: iterate, frozen: weights.frozen, optimizer: state };
+}
+
+const freezeSchema = z.object({ train: z.object({ freeze: z.array(z.string()).optional() }) });
 
 /**
  * The weights of a checkpoint, checked against the model; owned by the caller.

@@ -9,6 +9,7 @@ import type { Recipe } from '../train/step.ts';
 import { loadBackend } from './backend.ts';
 import { type Dataset, openConfiguredDataset } from './dataset.ts';
 import type { Environment } from './environment.ts';
+import { frozenBy, type IsFrozen } from './frozen.ts';
 import { buildModel } from './model.ts';
 import { planRun, type RunPlan } from './plan.ts';
 
@@ -19,6 +20,8 @@ export interface Session {
   readonly backend: ChosenBackend;
   readonly recipe: Recipe;
   readonly plan: RunPlan;
+  /** Which parameters are not trained. */
+  readonly isFrozen: IsFrozen;
   readonly batches: TrainingBatches;
   /** Absent where evaluation is off. */
   readonly evaluation?: EvaluationData;
@@ -77,7 +80,7 @@ function evaluationData({ config, given }: Resolved, plan: RunPlan, dataset: Dat
 /**
  * Opens the data, loads the backend, builds every component and checks that they fit together.
  *
- * @throws LlmxError `LLMX_DATASET_MISSING`, `LLMX_DATASET_DAMAGED`, `LLMX_DATASET_TOO_SMALL`,
+ * @throws LlmxError `LLMX_CONFIG_INVALID`, `LLMX_DATASET_MISSING`, `LLMX_DATASET_DAMAGED`, `LLMX_DATASET_TOO_SMALL`,
  *   `LLMX_TOKENIZER_MISMATCH`, `LLMX_VOCAB_TOO_LARGE`, `LLMX_BACKEND_UNAVAILABLE`, `LLMX_PRECISION_UNSUPPORTED`
  */
 export async function openSession(resolved: Resolved, { host }: Environment, backendName?: string): Promise<Session> {
@@ -96,6 +99,7 @@ export async function openSession(resolved: Resolved, { host }: Environment, bac
     backend,
     recipe: { model, objective, optimizer, hooks, seed: config.train.seed, gradClip: config.train.gradClip },
     plan: evaluation === undefined ? { ...plan, evalEvery: 0 } : plan,
+    isFrozen: frozenBy(config.train.freeze, { model, objective }),
     batches,
     ...(evaluation && { evaluation }),
     close() {

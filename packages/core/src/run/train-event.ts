@@ -1,5 +1,6 @@
 import type { Metrics } from '../plugin/types.ts';
 import type { EvaluationProgress, EvaluationResult } from '../train/evaluate.ts';
+import type { InitialWeights } from './initial-weights.ts';
 
 /** What happens in a run, for whoever shows it. */
 export type TrainEvent =
@@ -10,8 +11,11 @@ export type TrainEvent =
       readonly step: number;
       readonly totalSteps: number;
       readonly tokensPerStep: number;
-      /** Number of trained values. */
+      /** Number of trained values, and of those that are frozen. */
       readonly parameters: number;
+      readonly frozen: number;
+      /** Where the first weights came from; absent where they are random, or the run goes on. */
+      readonly initialised?: Omit<InitialWeights, 'tensors'>;
       /** Windows in one pass over the training split. */
       readonly windowsPerEpoch: number;
       readonly backend: string;

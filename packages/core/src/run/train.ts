@@ -1,19 +1,22 @@
 import fs from 'node:fs';
 
+import { listSteps } from '../checkpoint/layout.ts';
 import { CheckpointStore } from '../checkpoint/store.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { Host } from '../plugin/host.ts';
 import { resolveConfig, type Resolved } from '../plugin/resolve.ts';
-import { stateTensors, tf } from '../tensor/index.ts';
+import type { Params } from '../plugin/types.ts';
+import { tf } from '../tensor/index.ts';
 import { TrainLoop } from '../train/loop.ts';
-import type { TrainState } from '../train/step.ts';
+import { tensorsOf } from '../train/step.ts';
 import { createRun, openRun, runPath, type RunDirectory } from './directory.ts';
 import { type Environment, resolveOptions } from './environment.ts';
+import { type InitialWeights, openInitialWeights } from './initial-weights.ts';
 import { isRun, type Manifest } from './manifest.ts';
 import { MetricsLog } from './metrics-log.ts';
 import { Recorder } from './recorder.ts';
 import type { TrainEvent } from './train-event.ts';
-import { checkDataset, checkSettings, describeRun } from './run-facts.ts';
+import { checkDataset, checkInitialWeights, checkSettings, describeRun } from './run-facts.ts';
 import { freshState, restorePosition } from './saved-state.ts';
 import { openSession, type Session } from './session.ts';
 
@@ -84,12 +87,13 @@ async function startRun(
   const session = await openSession(resolved, environment);
   try {
     const { host } = environment;
-    const run = createRun(directory, describeRun(directory, session, host.process), host.process);
+    const weights = openInitialWeights(session, host.cwd);
+    const run = createRun(directory, describeRun(directory, session, host.process, weights), host.process);
     try {
-      return await trainIn(run, session, options, environment);
+      return await trainIn(run, session, options, environment, weights);
     } catch (error) {
-      // A mistake of the user's leaves nothing behind; once there is a checkpoint, that is worth keeping.
-      if (LlmxError.is(error) && error.kind === 'user' && !hasCheckpoints(run))
+      // A mistake of the user's leaves nothing behind; once there is a step to keep, that is worth keeping.
+      if (LlmxError.is(error) && error.kind === 'user' && !hasSteps(run))
         fs.rmSync(run.path, { recursive: true, force: true });
       throw error;
     } finally {
@@ -100,8 +104,7 @@ async function startRun(
   }
 }
 
-const hasCheckpoints = ({ checkpoints }: RunDirectory): boolean =>
-  fs.existsSync(checkpoints) && fs.readdirSync(checkpoints).some((name) => name.startsWith('step-'));
+const hasSteps = ({ checkpoints }: RunDirectory): boolean => listSteps(checkpoints).some((step) => step > 0);
 
 async function continueRun(
   run: RunDirectory,
@@ -119,7 +122,10 @@ async function continueRun(
     if (strict) checkDataset(manifest, session.dataset);
     const finished = finishedResult(manifest, session.plan.totalSteps);
     if (finished !== undefined) return finished;
-    return await trainIn(run, session, options, environment);
+    const started = listSteps(run.checkpoints).length > 0;
+    const weights = started ? undefined : openInitialWeights(session, environment.host.cwd);
+    if (strict) checkInitialWeights(manifest, weights);
+    return await trainIn(run, session, options, environment, weights);
   } finally {
     session.close();
   }
@@ -137,13 +143,16 @@ async function trainIn(
   session: Session,
   options: TrainOptions,
   { host }: Environment,
+  weights: InitialWeights | undefined,
 ): Promise<TrainResult> {
   const { recipe, plan, resolved } = session;
   const { keepLast } = resolved.config.train;
   const retention = { keepLast, keepEvery: plan.keepEvery };
   const store = CheckpointStore.open(run.checkpoints, { pid: host.process.pid, retention });
   try {
-    const result = await recipe.hooks.bracket('run', [], () => trainSteps(run, session, store, options, host));
+    const result = await recipe.hooks.bracket('run', [], () =>
+      trainSteps(run, session, { store, weights, host }, options),
+    );
     run.update({ ...run.manifest, config: { ...resolved.config }, result: { ...result } });
     return result;
   } catch (error) {
@@ -156,13 +165,12 @@ async function trainIn(
 async function trainSteps(
   run: RunDirectory,
   session: Session,
-  store: CheckpointStore,
+  { store, weights, host }: { store: CheckpointStore; weights: InitialWeights | undefined; host: Host },
   { onEvent = () => undefined }: TrainOptions,
-  host: Host,
 ): Promise<TrainResult> {
   const { recipe, plan, resolved, batches, backend } = session;
   const saved = store.steps().length > 0 ? restorePosition(session, store.load('latest')) : undefined;
-  const start = saved?.position ?? { state: freshState(session), step: 0, evaluated: true };
+  const start = saved?.position ?? { state: freshState(session, weights), step: 0, evaluated: true };
   if (start.step > plan.totalSteps) throw tooShort(start.step, plan.totalSteps);
   if (run.manifest.result !== undefined) run.update(withoutResult(run.manifest));
   const log = MetricsLog.open(run.metrics, start);
@@ -171,7 +179,6 @@ async function trainSteps(
     const sinks = resolved.config.sinks.map((sink) => resolved.registry.create('sink', sink, context));
     const recorder = new Recorder({ session, store, log, sinks, host, onEvent, record: saved?.record });
     const loop = new TrainLoop(recipe, plan, batches, recorder);
-    const parameters = Object.values(start.state.params).reduce((sum, { size }) => sum + size, 0);
     const { totalSteps, tokensPerStep } = plan;
     const { windowsPerEpoch } = batches;
     onEvent({
@@ -180,13 +187,17 @@ async function trainSteps(
       step: start.step,
       totalSteps,
       tokensPerStep,
-      parameters,
+      parameters: sizeOf(start.state.params),
+      frozen: sizeOf(start.state.frozen),
+      ...(weights && { initialised: weights }),
       windowsPerEpoch,
       backend: backend.name,
     });
     if (saved !== undefined)
       await recipe.hooks.series('checkpointLoaded', { step: start.step, tokensSeen: start.step * tokensPerStep });
-    disposeState(await loop.run(start));
+    // From here on the run stands on its own, whatever becomes of the weights it started from.
+    if (weights !== undefined) await recorder.saveStart(start);
+    tf.dispose(tensorsOf(await loop.run(start)));
     await recorder.finish();
     const milliseconds = loop.pace.median();
     return {
@@ -204,8 +215,7 @@ async function trainSteps(
   }
 }
 
-const disposeState = ({ params, optimizer }: TrainState): void =>
-  tf.dispose([...Object.values(params), ...stateTensors(optimizer)]);
+const sizeOf = (params: Params): number => Object.values(params).reduce((sum, { size }) => sum + size, 0);
 
 function withoutResult({ result: _, ...rest }: Manifest): Manifest {
   return rest;

@@ -1,19 +1,29 @@
+import { isDifferentiated } from './differentiate.ts';
 import { tf } from './tf.ts';
 
 /**
  * An op with a gradient of its own.
  *
  * @param forward computes the result; `save` names what the backward pass needs (inputs or results)
- * @param backward gradients of all inputs, given that of the result and what was saved
+ * @param backward gradients of all inputs, given that of the result and what was saved; those of inputs that are not
+ *   `wanted` may be left out
  */
 export function customOp(
   inputs: readonly tf.Tensor[],
   forward: (save: (tensors: readonly tf.Tensor[]) => void) => tf.Tensor,
-  backward: (dy: tf.Tensor, saved: readonly tf.Tensor[]) => tf.Tensor[],
+  backward: (
+    dy: tf.Tensor,
+    saved: readonly tf.Tensor[],
+    wanted: readonly boolean[],
+  ) => readonly (tf.Tensor | undefined)[],
 ): tf.Tensor {
+  const wanted = inputs.map(isDifferentiated);
   return tf.customGrad((...args) => {
     const save = args.at(-1) as tf.GradSaveFunc;
-    return { value: forward((tensors) => save([...tensors])), gradFunc: backward };
+    const gradFunc = (dy: tf.Tensor, saved: tf.Tensor[]) =>
+      // Nobody reads the numbers that stand in for gradients that nobody wants.
+      backward(dy, saved, wanted).map((gradient) => gradient ?? tf.scalar(0));
+    return { value: forward((tensors) => save([...tensors])), gradFunc };
   })(...inputs);
 }
 

@@ -19,9 +19,32 @@ interface TapeNode {
   readonly gradient?: (dys: (tf.Tensor | null)[]) => Readonly<Record<string, () => tf.Tensor>>;
 }
 
+/** What is recorded of a function: the ops that depend on `xs`. No gradient goes through any other. */
+class Tape {
+  readonly nodes: TapeNode[] = [];
+  /** Ids of the tensors that depend on `xs`. */
+  readonly #reached: Set<number>;
+
+  constructor(xs: readonly tf.Tensor[]) {
+    this.#reached = new Set(xs.map((x) => x.id));
+  }
+
+  reaches(x: tf.Tensor): boolean {
+    return this.#reached.has(x.id);
+  }
+
+  /** The engine calls this after every op. What an op saved that is not kept is freed at once. */
+  push(node: TapeNode): void {
+    if (!Object.values(node.inputs).some((input) => this.reaches(input))) return disposeSaved(node);
+    // Integer and boolean results have no derivative, so they end a path.
+    for (const output of node.outputs) if (output.dtype === 'float32') this.#reached.add(output.id);
+    this.nodes.push(node);
+  }
+}
+
 /** The part of the engine's state that decides whether and where ops are recorded. */
 interface TapeState {
-  activeTape: TapeNode[] | null | undefined;
+  activeTape: Pick<Tape, 'push'> | null | undefined;
   gradientDepth: number;
   kernelDepth: number;
 }
@@ -45,27 +68,26 @@ const disposeSaved = (node: TapeNode): void => node.saved.forEach((tensor) => te
 /** Whether ops are being recorded here: whether an op should save what its backward pass needs. */
 export const isRecording = (): boolean => (tf.engine() as unknown as { isTapeOn(): boolean }).isTapeOn();
 
+/**
+ * Whether a gradient can go to `x` here: not where nothing is recorded, nor to what does not depend on the tensors that the
+ * recorded function is differentiated by, e.g. to a frozen parameter.
+ */
+export function isDifferentiated(x: tf.Tensor): boolean {
+  const { activeTape } = tapeState();
+  return isRecording() && (!(activeTape instanceof Tape) || activeTape.reaches(x));
+}
+
 /** Runs `f` unrecorded, e.g. to build constants inside a loss. */
 export const unrecorded = <T>(f: () => T): T => withTape({ activeTape: null, gradientDepth: 0, kernelDepth: 0 }, f);
 
-function record<T>(f: () => T): { result: T; tape: TapeNode[] } {
-  const tape: TapeNode[] = [];
+function record<T>(f: () => T, xs: readonly tf.Tensor[]): { result: T; tape: Tape } {
+  const tape = new Tape(xs);
   try {
     return { result: withTape({ activeTape: tape, gradientDepth: 1, kernelDepth: 0 }, f), tape };
   } catch (error) {
-    tape.forEach(disposeSaved);
+    tape.nodes.forEach(disposeSaved);
     throw error;
   }
-}
-
-/** Ids of the tensors that depend on `xs`. Integer and boolean results have no derivative, so they end a path. */
-function dependents(tape: readonly TapeNode[], xs: readonly tf.Tensor[]): Set<number> {
-  const ids = new Set(xs.map((x) => x.id));
-  for (const { inputs, outputs } of tape) {
-    if (!Object.values(inputs).some((input) => ids.has(input.id))) continue;
-    for (const output of outputs) if (output.dtype === 'float32') ids.add(output.id);
-  }
-  return ids;
 }
 
 /** Gradients by tensor id while the tape is walked. Owns what it holds. */
@@ -115,32 +137,32 @@ function backwardNode(node: TapeNode, dys: (tf.Tensor | null)[], inputs: readonl
 }
 
 /** Walks the tape backwards from `y` and frees each node's saved tensors and gradients as soon as they are used. */
-function backward(tape: TapeNode[], y: tf.Tensor, dy: tf.Tensor, xs: readonly tf.Tensor[]): tf.Tensor[] {
-  const reached = dependents(tape, xs);
+function backward(tape: Tape, y: tf.Tensor, dy: tf.Tensor, xs: readonly tf.Tensor[]): tf.Tensor[] {
   const gradients = new GradientMap();
   const outer = current;
   current = gradients;
   try {
-    walk(tape, reached, gradients, y, dy);
+    walk(tape, gradients, y, dy);
   } finally {
     current = outer;
   }
   return xs.map((x) => gradients.take(x.id) ?? tf.zerosLike(x));
 }
 
-function walk(tape: TapeNode[], reached: Set<number>, gradients: GradientMap, y: tf.Tensor, dy: tf.Tensor): void {
-  if (reached.has(y.id)) gradients.add(y.id, dy.clone());
-  for (let node = tape.at(-1); node !== undefined; node = tape.at(-1)) {
+function walk(tape: Tape, gradients: GradientMap, y: tf.Tensor, dy: tf.Tensor): void {
+  const { nodes } = tape;
+  if (tape.reaches(y)) gradients.add(y.id, dy.clone());
+  for (let node = nodes.at(-1); node !== undefined; node = nodes.at(-1)) {
     const reachable = node;
     const dys = node.outputs.map((output) => gradients.take(output.id) ?? null);
-    const inputs = Object.keys(node.inputs).filter((name) => reached.has(reachable.inputs[name]!.id));
-    if (inputs.length > 0 && dys.some((gradient) => gradient !== null)) {
+    const inputs = Object.keys(node.inputs).filter((name) => tape.reaches(reachable.inputs[name]!));
+    if (dys.some((gradient) => gradient !== null)) {
       const partials = tf.tidy(() => backwardNode(reachable, dys, inputs));
       inputs.forEach((name, index) => gradients.add(reachable.inputs[name]!.id, partials[index]!));
     }
     dys.forEach((gradient) => gradient?.dispose());
     disposeSaved(node);
-    tape.pop();
+    nodes.pop();
   }
 }
 
@@ -158,7 +180,7 @@ export function differentiate<T extends { readonly result: tf.Tensor }>(
   xs: readonly tf.Tensor[],
   dy?: tf.Tensor,
 ): { value: T; grads: tf.Tensor[] } {
-  const { result: value, tape } = record(f);
+  const { result: value, tape } = record(f, xs);
   try {
     const grads = unrecorded(() => {
       const seed = dy ?? tf.onesLike(value.result);
@@ -168,7 +190,7 @@ export function differentiate<T extends { readonly result: tf.Tensor }>(
     });
     return { value, grads };
   } finally {
-    tape.forEach(disposeSaved);
+    tape.nodes.forEach(disposeSaved);
   }
 }
 

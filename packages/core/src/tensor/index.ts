@@ -1,6 +1,7 @@
 export {
   differentiate,
   differentiateParams,
+  isDifferentiated,
   isRecording,
   recomputed,
   staged,

@@ -48,7 +48,7 @@ describe.each(TEST_BACKENDS)('a training step on %s', (backend) => {
   };
   const start = ({ model, optimizer }: Recipe): TrainState => {
     const params = model.init(keyedRng(1, 'init'));
-    return { params, optimizer: optimizer.init(params) };
+    return { params, frozen: {}, optimizer: optimizer.init(params) };
   };
   const step = (given: Recipe, micros: HostBatch[], info = { step: 1, tokensSeen: 80 }) =>
     trainStep(given, start(given), { info, lr: 1, micros });

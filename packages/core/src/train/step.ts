@@ -27,8 +27,22 @@ export interface Recipe {
 export interface TrainState {
   /** The trained iterate, the objective's parameters under `objective.` included. */
   readonly params: Params;
+  /** Parameters that are not trained: no step changes them, the optimizer does not know them. */
+  readonly frozen: Params;
   readonly optimizer: StateTree;
 }
+
+/** Every parameter, trained or not. */
+export const allParams = ({ params, frozen }: Pick<TrainState, 'params' | 'frozen'>): Params => ({
+  ...frozen,
+  ...params,
+});
+
+/** Every tensor of a state. */
+export const tensorsOf = (state: TrainState): tf.Tensor[] => [
+  ...Object.values(allParams(state)),
+  ...stateTensors(state.optimizer),
+];
 
 export interface StepInput {
   readonly info: StepInfo;
@@ -55,11 +69,12 @@ function countTargets(objective: Objective, micros: readonly HostBatch[]): Recor
  */
 function microGradients(
   { model, objective, seed }: Recipe,
-  params: Params,
+  state: TrainState,
   micro: HostBatch,
   totals: Readonly<Record<string, number>>,
   place: { step: number; firstRow: number },
 ): { scalars: Record<string, tf.Tensor>; grads: Params } {
+  const params = allParams(state);
   const { value, grads } = differentiateParams(() => {
     const batch = upload(micro);
     const { terms, metrics = {} } = objective.loss({
@@ -77,7 +92,7 @@ function microGradients(
       result: tf.addN(shares.map(({ weighted }) => weighted)),
       scalars: { ...metrics, ...Object.fromEntries(named) },
     };
-  }, params);
+  }, state.params);
   return { scalars: { loss: value.result, ...value.scalars }, grads };
 }
 
@@ -89,13 +104,13 @@ function accumulate<T extends Record<string, tf.Tensor>>(sums: T | undefined, mo
   return added;
 }
 
-/** Mean loss and gradients over the accumulated batch. */
-function accumulatedGradients(recipe: Recipe, params: Params, { info, micros }: StepInput) {
+/** Mean loss, and gradients of what is trained, over the accumulated batch. */
+function accumulatedGradients(recipe: Recipe, state: TrainState, { info, micros }: StepInput) {
   const totals = countTargets(recipe.objective, micros);
   let [scalars, grads]: [Record<string, tf.Tensor>?, Params?] = [];
   let firstRow = 0;
   for (const micro of micros) {
-    const part = tf.tidy(() => microGradients(recipe, params, micro, totals, { step: info.step, firstRow }));
+    const part = tf.tidy(() => microGradients(recipe, state, micro, totals, { step: info.step, firstRow }));
     firstRow += micro.batch;
     scalars = accumulate(scalars, part.scalars);
     grads = accumulate(grads, part.grads);
@@ -130,7 +145,7 @@ export function trainStep(
   const { optimizer, hooks, gradClip } = recipe;
   const { info, lr } = input;
   const result = tf.tidy(() => {
-    const raw = accumulatedGradients(recipe, state.params, input);
+    const raw = accumulatedGradients(recipe, state, input);
     const grads = hooks.waterfallSync('gradients', raw.grads, info);
     const gradNorm = globalNorm(grads);
     const clipped = clip(grads, gradNorm, gradClip, !hooks.takesPart('inspect', info.step));
@@ -142,11 +157,12 @@ export function trainStep(
       step: info.step,
       loss: raw.scalars['loss']!,
     });
-    const inspected = hooks.collectSync('inspect', { ...info, params: next.params, grads });
+    const params = allParams({ ...state, params: next.params });
+    const inspected = hooks.collectSync('inspect', { ...info, params, grads });
     return { params: next.params, optimizer: next.state, scalars: { ...inspected, ...raw.scalars, gradNorm } };
   });
-  const kept = new Set([...Object.values(result.params), ...stateTensors(result.optimizer)]);
-  for (const tensor of [...Object.values(state.params), ...stateTensors(state.optimizer)])
-    if (!kept.has(tensor)) tensor.dispose();
-  return { state: { params: result.params, optimizer: result.optimizer }, scalars: result.scalars };
+  const next: TrainState = { params: result.params, frozen: state.frozen, optimizer: result.optimizer };
+  const kept = new Set(tensorsOf(next));
+  for (const tensor of tensorsOf(state)) if (!kept.has(tensor)) tensor.dispose();
+  return { state: next, scalars: result.scalars };
 }

@@ -34,14 +34,14 @@ export function geluFeedForward(x: tf.Tensor, up: AffineMap, down: AffineMap, re
       if (before !== undefined) save([rows, up.weight, down.weight, before]);
       return multiplyFused(hidden!, down.weight, { bias: down.bias, residual: added })[0]!;
     },
-    (dy, saved) => {
+    (dy, saved, wanted) => {
       const [input, upWeight, downWeight, before] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
       const backward = { transposeB: true, activation: 'gelu-backward', factor: before, second: true } as const;
       const [dHidden, hidden] = multiplyFused(dy, downWeight, backward) as [tf.Tensor, tf.Tensor];
       return [
-        multiply(dHidden, upWeight, { transposeB: true }),
-        multiply(input, dHidden, { transposeA: true }),
-        multiply(hidden, dy, { transposeA: true }),
+        wanted[0] ? multiply(dHidden, upWeight, { transposeB: true }) : undefined,
+        wanted[1] ? multiply(input, dHidden, { transposeA: true }) : undefined,
+        wanted[2] ? multiply(hidden, dy, { transposeA: true }) : undefined,
         ...(up.bias ? [columnSums(dHidden)] : []),
         ...(down.bias ? [columnSums(dy)] : []),
         ...(added ? [dy] : []),

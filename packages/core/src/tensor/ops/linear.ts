@@ -28,9 +28,9 @@ export function linear(x: tf.Tensor, weight: tf.Tensor, bias?: tf.Tensor, option
       save([rows, weight]);
       return multiplyFused(rows, weight, { bias, residual })[0]!;
     },
-    (dy, [savedRows, savedWeight]) => [
-      multiply(dy, savedWeight!, { transposeB: true }),
-      multiply(savedRows!, dy, { transposeA: true }),
+    (dy, [savedRows, savedWeight], wanted) => [
+      wanted[0] ? multiply(dy, savedWeight!, { transposeB: true }) : undefined,
+      wanted[1] ? multiply(savedRows!, dy, { transposeA: true }) : undefined,
       ...(bias ? [columnSums(dy)] : []),
       ...(residual ? [dy] : []),
     ],
