@@ -17,7 +17,10 @@ export function frozenBy(freeze: readonly string[], parts: ModelParts): IsFrozen
   const idle = patterns.idle(paths);
   if (idle !== undefined)
     throw new LlmxError('LLMX_CONFIG_INVALID', `The pattern "${idle}" of train.freeze matches no parameter.`, {
-      hint: suggestion(idle, paths),
+      hint: suggestion(
+        idle,
+        paths.map((path) => `${path.split('.')[0]}.*`),
+      ),
     });
   if (paths.every((path) => patterns.matches(path)))
     throw new LlmxError('LLMX_CONFIG_INVALID', `train.freeze matches all ${paths.length} parameters.`, {

@@ -2,7 +2,8 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest
 
 import { TEST_BACKENDS, useBackend } from '../testing/backends.ts';
 import { expectClose } from '../testing/close.ts';
-import { differentiate, recomputed, staged } from './differentiate.ts';
+import { differentiate, isDifferentiated, recomputed, staged } from './differentiate.ts';
+import { linear } from './ops/linear.ts';
 import { tf } from './tf.ts';
 
 describe.each(TEST_BACKENDS)('differentiation on %s', (backend) => {
@@ -114,6 +115,34 @@ describe.each(TEST_BACKENDS)('differentiation on %s', (backend) => {
     });
     tf.dispose([value, grads, input]);
     expect(tf.memory().numTensors).toBe(tensors);
+  });
+
+  test('keeps nothing for what no gradient goes to', () => {
+    const [frozen, weight] = [tf.ones([100]), tf.ones([100])];
+    let kept = 0;
+    const f = () => {
+      const before = tf.memory().numTensors;
+      const deep = tf.tidy(() => [1, 2, 3, 4].reduce((x: tf.Tensor) => tf.exp(tf.mul(tf.sigmoid(x), frozen)), frozen));
+      kept = tf.memory().numTensors - before;
+      expect([isDifferentiated(deep), isDifferentiated(weight)]).toEqual([false, true]);
+      return { result: tf.sum(tf.mul(deep, weight)) };
+    };
+    expect(differentiate(f, [weight]).grads[0]!.shape).toEqual([100]);
+    expect(kept).toBe(1); // the result
+    expect([isDifferentiated(frozen), isDifferentiated(weight)]).toEqual([false, false]);
+  });
+
+  test('leaves out the products for the gradients that nobody wants', async () => {
+    const [input, weight] = [x(), x()];
+    // A kernel of each product forward; backward one for each factor.
+    const products = async (xs: tf.Tensor[]): Promise<number> => {
+      const { kernels } = await tf.profile(() => {
+        tf.tidy(() => differentiate(() => ({ result: tf.sum(linear(input, weight)) }), xs).grads);
+        return [];
+      });
+      return kernels.filter(({ name }) => /matmul/i.test(name)).length;
+    };
+    expect([await products([input, weight]), await products([weight]), await products([input])]).toEqual([3, 2, 2]);
   });
 
   test('frees what was saved when the function fails half-way', () => {
