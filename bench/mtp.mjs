@@ -84,8 +84,9 @@ function measure(registry, sizes, objective, { isTimed = true } = {}) {
   const rng = keyedRng(1, 'init');
   const own = objective.init?.(rng.scope('objective'), model) ?? {};
   const params = { ...model.init(rng), ...prefixed('objective', own) };
-  let state = { params, optimizer: tf.tidy(() => optimizer.init(params)) };
-  const recipe = { model, objective, optimizer, hooks: new HookDriver([]), seed: 1, gradClip: 1 };
+  let state = { params, frozen: {}, optimizer: tf.tidy(() => optimizer.init(params)) };
+  const length = { totalSteps: TIMED_STEPS + 2, tokensPerStep: BATCH * TIME };
+  const recipe = { model, objective, optimizer, hooks: new HookDriver([]), seed: 1, length, gradClip: 1 };
   const micros = [hostBatch(sizes.vocabSize, objective.lookahead)];
   let step = 0;
   const advance = () => {

@@ -54,7 +54,8 @@ function training(options: object, optimizer: string) {
   const model = registry.create('architecture', { name: 'decoder', ...options }, context);
   const objective = registry.create('objective', { name: 'next-token' }, context);
   const rule = registry.create('optimizer', { name: optimizer }, {});
-  const recipe = { model, objective, optimizer: rule, hooks: new HookDriver([]), seed: 1, gradClip: 1 };
+  const length = { totalSteps: 10, tokensPerStep: 2 * BATCH * TIME };
+  const recipe = { model, objective, optimizer: rule, hooks: new HookDriver([]), seed: 1, length, gradClip: 1 };
   const params = model.init(keyedRng(1, 'init'));
   let state: TrainState = { params, frozen: {}, optimizer: rule.init(params) };
   let done = 0;

@@ -59,7 +59,13 @@ function hostBatch(ids: ArrayLike<number>, batch: number, row: number): HostBatc
 }
 
 function loss({ model, objective }: ReturnType<typeof build>, params: Params, host: HostBatch): tf.Tensor {
-  const { terms } = objective.loss({ model, params, batch: upload(host), context: EVALUATION });
+  const { terms } = objective.loss({
+    model,
+    params,
+    batch: upload(host),
+    context: EVALUATION,
+    progress: { step: 1, totalSteps: 1, tokensPerStep: 1 },
+  });
   return tf.div(terms['nextToken']!.sum, host.labels.length);
 }
 
@@ -103,7 +109,8 @@ function describeGroup(file: GoldenFile, backend: string): void {
       const seen = { loss_before: [] as number[], grad_norm: [] as number[], eval_loss_after: [] as number[] };
       for (let step = 1; step <= Math.min(steps, options.steps); step++) {
         const ids = Array.from(data).slice((step - 1) * batch * row, step * batch * row);
-        const result = trainStep({ ...parts, optimizer, hooks, seed: 1, gradClip: options.grad_clip }, state, {
+        const length = { totalSteps: options.steps, tokensPerStep: batch * (row - 1) };
+        const result = trainStep({ ...parts, optimizer, hooks, seed: 1, length, gradClip: options.grad_clip }, state, {
           info: { step, tokensSeen: step * batch * (row - 1) },
           lr: options.lr,
           micros: [hostBatch(ids, batch, row)],

@@ -76,7 +76,13 @@ function pass(given: Case, normalize: string, params: Params, host: HostBatch) {
   const [model, objective] = [buildModel(given), buildObjective(given, normalize)];
   const totals = objective.targets(host);
   const { value, grads } = differentiateParams(() => {
-    const { terms, metrics } = objective.loss({ model, params, batch: upload(host), context: EVALUATION });
+    const { terms, metrics } = objective.loss({
+      model,
+      params,
+      batch: upload(host),
+      context: EVALUATION,
+      progress: { step: 1, totalSteps: 1, tokensPerStep: 1 },
+    });
     const means = Object.entries(terms).map(([term, { sum, weight }]) => tf.mul(sum, weight / totals[term]!));
     return { result: tf.addN(means), means, metrics };
   }, params);

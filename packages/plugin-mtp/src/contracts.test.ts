@@ -35,8 +35,9 @@ describe('every backend of TensorFlow.js has the kernels of a training step', ()
       const params = { ...model.init(rng), ...prefixed('objective', objective.init!(rng.scope('objective'), model)) };
       const batch = { tokens: tf.ones([2, 6], 'int32'), labels: tf.ones([2, 6, objective.lookahead], 'int32') };
       const context = { training: true, dropout: (x: tf.Tensor) => x };
+      const progress = { step: 1, totalSteps: 1, tokensPerStep: 12 };
       differentiateParams(() => {
-        const { terms } = objective.loss({ model, params, batch, context });
+        const { terms } = objective.loss({ model, params, batch, context, progress });
         return { result: tf.addN(Object.values(terms).map(({ sum }) => sum)) };
       }, params);
     });

@@ -5,11 +5,12 @@ import {
   type Model,
   type Objective,
   type Params,
+  type Progress,
   tf,
   unrecorded,
 } from '@llmx/core';
 
-import { termName, type Weighting } from './options.ts';
+import { termName, type Weighting, weightsAt } from './options.ts';
 import { type Stage, stagedSum } from './staged-sum.ts';
 import { acceptance, lossSums, rowsAt, samplePositions } from './statistics.ts';
 
@@ -28,6 +29,7 @@ interface Setting {
   readonly model: Model;
   readonly params: Params;
   readonly batch: Batch;
+  readonly progress: Progress;
   /** What scoring hidden states depends on besides them. */
   readonly scoring: readonly tf.Tensor[];
 }
@@ -60,9 +62,11 @@ export function lossesOf(
   setting: Setting,
   nextToken: tf.Tensor,
   further: readonly Prediction[],
-  { weights, normalize }: Weighting,
+  weighting: Weighting,
 ): Losses {
   const { batch } = setting;
+  const { normalize } = weighting;
+  const weights = weightsAt(weighting, setting.progress);
   const predictions = [{ inputs: [nextToken], states: () => nextToken }, ...further];
   const [rows, time] = batch.tokens.shape as [number, number];
   const sample = samplePositions([rows, time], predictions.length);

@@ -62,7 +62,7 @@ class MultiTokenSequential implements Objective {
     return countTargets(batch, this.#weighting);
   }
 
-  loss({ model, params, batch, context }: LossArguments): Losses {
+  loss({ model, params, batch, context, progress }: LossArguments): Losses {
     const scoring = scoringParams(model, params);
     const nextToken = model.hidden(params, batch, context);
     let x = nextToken;
@@ -77,7 +77,7 @@ class MultiTokenSequential implements Objective {
       const states = x;
       return { inputs: [states, at(own, 'norm.weight')], states: () => step.finish(own, states) };
     });
-    return lossesOf({ model, params, batch, scoring }, nextToken, further, this.#weighting);
+    return lossesOf({ model, params, batch, progress, scoring }, nextToken, further, this.#weighting);
   }
 }
 

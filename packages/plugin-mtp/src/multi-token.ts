@@ -47,7 +47,7 @@ class MultiToken implements Objective {
     return countTargets(batch, this.#weighting);
   }
 
-  loss({ model, params, batch, context }: LossArguments): Losses {
+  loss({ model, params, batch, context, progress }: LossArguments): Losses {
     const { heads, reads, finish } = this.#headsOf(model);
     const { trunk, hidden } =
       reads === 'trunk'
@@ -64,7 +64,7 @@ class MultiToken implements Objective {
         states: () => finish(params, head.forward(own, x, circumstances)),
       };
     });
-    return lossesOf({ model, params, batch, scoring }, hidden, further, this.#weighting);
+    return lossesOf({ model, params, batch, progress, scoring }, hidden, further, this.#weighting);
   }
 }
 

@@ -30,6 +30,7 @@ const [TIME, VOCAB] = [8, 13];
 const sizes = { vocabSize: VOCAB, contextLength: TIME };
 const head = { name: 'attention', heads: 2, initStd: 0.3 };
 const context = { training: false, dropout: (x: tf.Tensor) => x };
+const progress = { step: 1, totalSteps: 10, tokensPerStep: 16 };
 
 const decoder = (): Model =>
   registry.create(
@@ -48,7 +49,7 @@ function setUp(name: string, options: object, model = decoder()) {
   };
   /** Sums of each head's losses. */
   const losses = (batch: Batch): number[] => {
-    const { metrics } = objective.loss({ model, params, batch, context });
+    const { metrics } = objective.loss({ model, params, batch, context, progress });
     return Object.entries(metrics!).flatMap(([path, sum]) =>
       path.startsWith('multiToken/loss/') ? [sum.dataSync()[0]!] : [],
     );
@@ -161,7 +162,7 @@ describe.each(['tokens', 'heads'])(
         segments: tf.tensor2d(segments, shape, 'int32'),
         positions: tf.tensor2d(positions, shape, 'int32'),
       };
-      const { terms } = objective.loss({ model, params, batch, context });
+      const { terms } = objective.loss({ model, params, batch, context, progress });
       const sums = Object.values(terms).map(({ sum }) => sum.dataSync()[0]!);
       expect(sums[0]).toBeGreaterThan(0);
       expect(sums.slice(1).every((sum) => sum === 0)).toBe(true);
@@ -205,7 +206,7 @@ test('another number of weights than tokens', () => {
   expect(refusal(() => setUp('multi-token', { tokens: 3, weights: [1, 0.5] }))).toMatchInlineSnapshot(`
     "LLMX_CONFIG_INVALID
     objective.weights has 2 entries for 3 tokens.
-    Give one weight per token, the next one first, or one number for all after the first."
+    Give one weight per token, the next one first, or one for all after the first."
   `);
 });
 
@@ -234,7 +235,8 @@ test('an architecture without the token embedding that modules read', () => {
   const renamed = without(decoder(), params);
   const { 'embedding.tokens': _, ...others } = params;
   const batch = single(TOKENS, 0, 1, [0, objective.lookahead]);
-  expect(refusal(() => objective.loss({ model: renamed, params: others, batch, context }))).toMatchInlineSnapshot(`
+  expect(refusal(() => objective.loss({ model: renamed, params: others, batch, context, progress })))
+    .toMatchInlineSnapshot(`
     "LLMX_CONFIG_INVALID
     The objective multi-token-sequential embeds tokens with the parameter "embedding.tokens" of the model, which this architecture does not have as [13, 8].
     Use the architecture decoder, or the objective multi-token."
@@ -256,7 +258,9 @@ test('the peak of a step does not grow with the logits of every head', async () 
     const batch = { tokens: tf.zeros([1, 32], 'int32'), labels: tf.zeros([1, 32, tokens], 'int32') };
     const { peakBytes } = await tf.profile(() => {
       const grads = tf.tidy(() => {
-        const f = () => ({ result: Object.values(objective.loss({ model, params, batch, context }).terms)[0]!.sum });
+        const f = () => ({
+          result: Object.values(objective.loss({ model, params, batch, context, progress }).terms)[0]!.sum,
+        });
         return differentiateParams(f, params).grads;
       });
       tf.dispose(grads);

@@ -46,6 +46,29 @@ describe.each(TEST_BACKENDS)('stagedSum on %s', (backend) => {
     });
   });
 
+  test('inputs that are not differentiated cost nothing: neither a gradient, nor a stage of theirs its backward pass', () => {
+    const [x, w] = [tf.tensor1d([0.3, -1.2]), tf.tensor1d([1.5, 0.4])];
+    let walks = 0;
+    const watched = (value: tf.Tensor) =>
+      tf.customGrad((given) => ({
+        value: (given as tf.Tensor).clone(),
+        gradFunc: (dy: tf.Tensor) => {
+          walks += 1;
+          return dy;
+        },
+      }))(value);
+    const stage = (input: tf.Tensor): Stage<{}> => ({
+      inputs: [x, input],
+      run: () => ({ loss: tf.sum(watched(tf.mul(tf.square(x), input))), kept: {} }),
+    });
+    // The first stage depends on x alone, which is frozen; both on it.
+    const f = () => ({ result: tf.add(stagedSum([stage(x)]).sum, stagedSum([stage(x), stage(w)]).sum) });
+    const { value, grads } = differentiate(f, [w]);
+    expectClose(value.result, [2 * (0.3 ** 3 - 1.2 ** 3) + 1.5 * 0.3 ** 2 + 0.4 * 1.2 ** 2], 1e-5, 'The sum');
+    expectClose(grads[0]!, [0.3 ** 2, 1.2 ** 2], 1e-6, 'The gradient');
+    expect(walks).toBe(1);
+  });
+
   test('without differentiation, only the values are computed', () => {
     const x = tf.tensor1d([1, 2]);
     const { sum } = stagedSum([{ inputs: [x], run: () => ({ loss: tf.sum(x), kept: {} }) }]);

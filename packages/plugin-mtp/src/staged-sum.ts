@@ -1,4 +1,4 @@
-import { accumulated, customOp, differentiate, isRecording, scaled, tf, unrecorded } from '@llmx/core';
+import { accumulated, customOp, differentiate, isDifferentiated, scaled, tf, unrecorded } from '@llmx/core';
 
 /** One part of a sum of losses. */
 export interface Stage<T extends tf.TensorContainerObject> {
@@ -53,27 +53,29 @@ function withGradients(value: tf.Tensor, inputs: readonly tf.Tensor[], gradients
 export function stagedSum<T extends tf.TensorContainerObject>(
   stages: readonly Stage<T>[],
 ): { sum: tf.Tensor; kept: T[] } {
-  const recording = isRecording();
+  // Not frozen parameters, nor what depends on them alone.
+  const wanted = stages.map(({ inputs }) => inputs.filter(isDifferentiated));
   const sums = new Sums();
   const results = unrecorded(() =>
-    stages.map((stage) => {
+    stages.map((stage, index) => {
+      const inputs = wanted[index]!;
       const { grads, result, kept } = tf.tidy(() => {
         const run = () => {
           const { loss, kept: extra } = stage.run();
           return { result: loss, kept: extra };
         };
-        if (!recording) return { ...run(), grads: [] as tf.Tensor[] };
-        const { value, grads: gradients } = differentiate(run, stage.inputs);
+        if (inputs.length === 0) return { ...run(), grads: [] as tf.Tensor[] };
+        const { value, grads: gradients } = differentiate(run, inputs);
         return { ...value, grads: gradients };
       });
-      if (recording) sums.add(stage.inputs, grads);
+      sums.add(inputs, grads);
       return { result, kept };
     }),
   );
   const sum = unrecorded(() => tf.addN(results.map(({ result }) => result)));
   results.forEach(({ result }) => result.dispose());
   return {
-    sum: recording ? withGradients(sum, sums.inputs, sums.gradients) : sum,
+    sum: sums.inputs.length > 0 ? withGradients(sum, sums.inputs, sums.gradients) : sum,
     kept: results.map(({ kept }) => kept),
   };
 }

@@ -133,7 +133,13 @@ test('z-loss is cross-entropy and the squared log-partition, over targets only',
   const host = { labels: Int32Array.from(labels) } as Partial<HostBatch> as HostBatch;
   expect(objective.targets(host)).toEqual({ crossEntropy: 4, logZSquared: 4 });
   const batch = { tokens: ids, labels: tf.tensor3d(labels, [2, 3, 1], 'int32') };
-  const { terms } = objective.loss({ model, params, batch, context });
+  const { terms } = objective.loss({
+    model,
+    params,
+    batch,
+    context,
+    progress: { step: 1, totalSteps: 1, tokensPerStep: 1 },
+  });
   const logits = model.logits(params, model.hidden(params, batch, context)).arraySync() as number[][][];
   let [crossEntropy, squares] = [0, 0];
   for (const [index, label] of labels.entries()) {

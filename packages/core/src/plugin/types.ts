@@ -164,6 +164,16 @@ export interface LossTerm {
   readonly weight: number;
 }
 
+/** How far training is. With it, `stepsOf` gives a duration of the configuration in steps. */
+export interface Progress {
+  /** Number of the optimizer step, from 1. */
+  readonly step: number;
+  /** Length of the run, in steps. */
+  readonly totalSteps: number;
+  /** Tokens that one step consumes. */
+  readonly tokensPerStep: number;
+}
+
 export interface Objective {
   /** How many future tokens of labels each position needs; 1 is next-token prediction. */
   readonly lookahead: number;
@@ -175,7 +185,7 @@ export interface Objective {
    */
   targets(batch: HostBatch): Readonly<Record<string, number>>;
   /** Runs inside `tf.tidy`. Metrics are scalars, summed over micro-batches and read back when a step is logged. */
-  loss(args: { model: Model; params: Params; batch: Batch; context: ForwardContext }): {
+  loss(args: { model: Model; params: Params; batch: Batch; context: ForwardContext; progress: Progress }): {
     readonly terms: Readonly<Record<string, LossTerm>>;
     readonly metrics?: Readonly<Record<string, tf.Tensor>>;
   };

@@ -10,6 +10,7 @@ import {
   expectAgree,
   expectFinite,
   expectNoLeak,
+  firstStep,
   registryOf,
   type Subject,
   testTokens,
@@ -75,7 +76,13 @@ export function describeObjective(subject: Subject): void {
             totals[term] = (totals[term] ?? 0) + count;
         const sums = parts.map((part) => {
           const f = () => {
-            const { terms } = objective.loss({ model, params: p, batch: upload(part), context: evaluation });
+            const { terms } = objective.loss({
+              model,
+              params: p,
+              batch: upload(part),
+              context: evaluation,
+              progress: firstStep,
+            });
             const shares = Object.entries(terms).map(([term, { sum, weight }]) => tf.mul(sum, weight / totals[term]!));
             return { result: tf.addN(shares) };
           };
@@ -88,7 +95,13 @@ export function describeObjective(subject: Subject): void {
 
       test('loss terms and gradients are finite, and every term has its targets counted', () => {
         const p = params();
-        const { terms } = objective.loss({ model, params: p, batch: upload(host()), context: evaluation });
+        const { terms } = objective.loss({
+          model,
+          params: p,
+          batch: upload(host()),
+          context: evaluation,
+          progress: firstStep,
+        });
         expect(Object.keys(terms).length).toBeGreaterThan(0);
         expect(Object.keys(objective.targets(host())).toSorted()).toEqual(Object.keys(terms).toSorted());
         for (const [term, { sum }] of Object.entries(terms)) {
@@ -112,7 +125,13 @@ export function describeObjective(subject: Subject): void {
         const p = params();
         const empty = host(0, BATCH, () => true);
         expect(Object.values(objective.targets(empty)).every((count) => count === 0)).toBe(true);
-        const { terms } = objective.loss({ model, params: p, batch: upload(empty), context: evaluation });
+        const { terms } = objective.loss({
+          model,
+          params: p,
+          batch: upload(empty),
+          context: evaluation,
+          progress: firstStep,
+        });
         for (const { sum } of Object.values(terms)) expect(Math.abs(sum.dataSync()[0]!)).toBe(0);
       });
 

@@ -1,7 +1,7 @@
 import { builtin } from '../builtin.ts';
 import { Registry } from '../plugin/registry.ts';
 import type { Plugin } from '../plugin/plugin-types.ts';
-import type { ForwardContext, Params } from '../plugin/types.ts';
+import type { ForwardContext, Params, Progress } from '../plugin/types.ts';
 import { keyedRng, tf } from '../tensor/index.ts';
 import { TEST_BACKENDS } from './backends.ts';
 import { largestDifference, largestMagnitude } from './close.ts';
@@ -27,6 +27,9 @@ export const registryOf = ({ plugin }: Subject): Registry =>
   new Registry(plugin === undefined || plugin.name === builtin.name ? [builtin] : [builtin, plugin]);
 
 export const evaluation: ForwardContext = { training: false, dropout: (x) => x };
+
+/** The first step of a run. */
+export const firstStep: Progress = { step: 1, totalSteps: 10, tokensPerStep: 1024 };
 
 /** Fixed random numbers for tests, apart from any that a component uses. */
 export const testRng = keyedRng(11, 'contract');

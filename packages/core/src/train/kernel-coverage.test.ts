@@ -30,7 +30,8 @@ function step(decoder: object, block: object, optimizer: string, documents: bool
   };
   return () => {
     const params = model.init(keyedRng(1, 'init'));
-    const recipe = { model, objective, optimizer: rule, hooks: new HookDriver([]), seed: 1, gradClip: 1 };
+    const length = { totalSteps: 1, tokensPerStep: 2 * BATCH * TIME };
+    const recipe = { model, objective, optimizer: rule, hooks: new HookDriver([]), seed: 1, length, gradClip: 1 };
     const input = { info: { step: 1, tokensSeen: 0 }, lr: 0.1, micros: [host, host] };
     const { state } = trainStep(recipe, { params, frozen: {}, optimizer: rule.init(params) }, input);
     const first = model.step(state.params, tf.zeros([1, 3], 'int32'), model.initialState(1));

@@ -43,6 +43,7 @@ describe.each(TEST_BACKENDS)('a training step on %s', (backend) => {
       optimizer: registry.create('optimizer', { name: 'sgd' }, {}),
       hooks,
       seed: 1,
+      length: { totalSteps: 10, tokensPerStep: 8 * TIME },
       gradClip,
     };
   };

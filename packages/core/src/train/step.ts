@@ -1,6 +1,6 @@
 import type { HookDriver } from '../plugin/hook-driver.ts';
 import type { StepInfo } from '../plugin/plugin-types.ts';
-import type { HostBatch, Model, Objective, Optimizer, Params, StateTree } from '../plugin/types.ts';
+import type { HostBatch, Model, Objective, Optimizer, Params, Progress, StateTree } from '../plugin/types.ts';
 import {
   accumulated,
   differentiateParams,
@@ -19,6 +19,8 @@ export interface Recipe {
   readonly optimizer: Optimizer;
   readonly hooks: HookDriver;
   readonly seed: number;
+  /** Length of the run, and of its steps. */
+  readonly length: Omit<Progress, 'step'>;
   /** Largest global gradient norm; 0: no clipping. */
   readonly gradClip: number;
 }
@@ -68,7 +70,7 @@ function countTargets(objective: Objective, micros: readonly HostBatch[]): Recor
  * A term without targets counts nothing.
  */
 function microGradients(
-  { model, objective, seed }: Recipe,
+  { model, objective, seed, length }: Recipe,
   state: TrainState,
   micro: HostBatch,
   totals: Readonly<Record<string, number>>,
@@ -82,6 +84,7 @@ function microGradients(
       params,
       batch,
       context: trainingContext({ seed, ...place }),
+      progress: { ...length, step: place.step },
     });
     const shares = Object.entries(terms).map(([term, { sum, weight }]) => {
       const share = tf.div(sum, Math.max(1, totals[term] ?? 0));
