@@ -9,7 +9,14 @@ export { durationSchema, stepsOf } from './config/durations.ts';
 export { blockPatternSchema, type RunConfig } from './config/schema.ts';
 export { starterConfig } from './config/starter.ts';
 export { readDatasetJson } from './data/dataset-json.ts';
-export { openDataset, prepareDataset, type PrepareProgress, type PrepareSummary, verifyDataset } from './data/index.ts';
+export {
+  makeFolders,
+  openDataset,
+  prepareDataset,
+  type PrepareProgress,
+  type PrepareSummary,
+  verifyDataset,
+} from './data/index.ts';
 export * from './errors/index.ts';
 export * from './generate/index.ts';
 export { crossEntropy, labelsOfView } from './objective/next-token.ts';

@@ -38,7 +38,7 @@ export class Init extends BaseCommand {
     const dataset = path.relative(folder, path.resolve(flags.data)).replaceAll(path.sep, '/');
     const temporary = `${file}.${process.pid}`;
     try {
-      fs.mkdirSync(folder, { recursive: true });
+      core.makeFolders(folder);
       fs.writeFileSync(temporary, core.starterConfig(dataset));
       fs.renameSync(temporary, file);
     } catch (cause) {

@@ -2,9 +2,9 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 
-import { expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { readFully, syncDirectory, writeFully } from './files.ts';
+import { makeFolders, readFully, syncDirectory, writeFully } from './files.ts';
 
 test.skipIf(!fs.existsSync('/dev/full'))('a full disk', () => {
   const descriptor = fs.openSync('/dev/full', 'w');
@@ -25,6 +25,31 @@ test('reads up to the end', () => {
   expect(readFully(descriptor, target, 7)).toBe(3);
   fs.closeSync(descriptor);
   fs.rmSync(root, { recursive: true });
+});
+
+describe('makeFolders', () => {
+  let root: string;
+  beforeEach(() => void (root = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), 'llmx-files-')))));
+  afterEach(() => fs.rmSync(root, { recursive: true }));
+
+  test('creates what is missing, and says from where on', () => {
+    expect(makeFolders(path.join(root, 'a/b/c'))).toBe(path.join(root, 'a'));
+    expect(makeFolders(path.join(root, 'a/b/d'))).toBe(path.join(root, 'a/b/d'));
+    expect(makeFolders(path.join(root, 'a/b/d'))).toBeUndefined();
+    expect(fs.readdirSync(path.join(root, 'a/b')).toSorted()).toEqual(['c', 'd']);
+  });
+
+  test('fails where a file or a link to nothing is in the way', () => {
+    fs.writeFileSync(path.join(root, 'file'), '');
+    fs.symlinkSync('nothing', path.join(root, 'link'));
+    for (const name of ['file', 'file/a', 'file/a/b', 'link', 'link/a'])
+      expect(() => makeFolders(path.join(root, name)), name).toThrow(/ENOTDIR|EEXIST|ENOENT/);
+  });
+
+  // Node's recursive mkdir never returns here; skipped where there is no /proc.
+  test.skipIf(!fs.existsSync('/proc/self'))('fails below a folder that can hold none', () => {
+    expect(() => makeFolders('/proc/no/such')).toThrow('ENOENT');
+  });
 });
 
 test('syncing what is not there', () => {

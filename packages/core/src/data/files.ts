@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { dirname, resolve } from 'node:path';
 
 import { ioError, LlmxError } from '../errors/index.ts';
 
@@ -39,6 +40,33 @@ export function onFile<T>(path: string, doing: string, operation: () => T): T {
   } catch (cause) {
     throw ioError(cause, path, doing);
   }
+}
+
+const isFolder = (path: string): boolean => fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+
+/**
+ * Creates a folder and those above it that are missing. Node's own recursive form never ends below a folder that exists
+ * and answers every attempt with "no such file", as /proc does.
+ *
+ * @returns the outermost folder that was created, if any
+ * @throws Error of the file system
+ */
+export function makeFolders(path: string): string | undefined {
+  const missing = [resolve(path)];
+  for (let above = dirname(missing[0]!); !fs.existsSync(above); above = dirname(above)) {
+    if (above === missing.at(-1)) break; // a drive that is not there
+    missing.push(above);
+  }
+  let created: string | undefined;
+  for (const folder of missing.toReversed()) {
+    try {
+      fs.mkdirSync(folder);
+      created ??= folder;
+    } catch (cause) {
+      if (!isFolder(folder)) throw cause; // else it was there, or another process was faster
+    }
+  }
+  return created;
 }
 
 /** Makes renames and new names in a folder last through a power cut, where the system can. */

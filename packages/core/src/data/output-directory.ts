@@ -4,7 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import { ioError, LlmxError } from '../errors/index.ts';
 import type { Host } from '../plugin/host.ts';
 import { DATASET_FILE } from './dataset-json.ts';
-import { onFile, syncDirectory } from './files.ts';
+import { makeFolders, onFile, syncDirectory } from './files.ts';
 
 const ELSEWHERE = 'Choose another --out.';
 
@@ -34,7 +34,7 @@ export function createOutputDirectory(out: string, force: boolean, host: Host): 
   const path = `${out}.partial-${owner}`;
   recover(out, host);
   checkFree(out, force);
-  const created = onFile(parent, 'create', () => fs.mkdirSync(parent, { recursive: true }));
+  const created = onFile(parent, 'create', () => makeFolders(parent));
   const discard = (): void => {
     fs.rmSync(path, { recursive: true, force: true });
     if (created !== undefined) removeEmpty(parent, created);

@@ -3,6 +3,7 @@ import path from 'node:path';
 
 import { removePartial, syncDirectory } from '../checkpoint/durable-file.ts';
 import { CHECKPOINTS, findCheckpoint, listSteps, STATE_FILE, stepOf } from '../checkpoint/layout.ts';
+import { makeFolders } from '../data/index.ts';
 import { ioError, LlmxError, suggestion } from '../errors/index.ts';
 import type { Host } from '../plugin/host.ts';
 import { acquireLock, type RunLock } from './lock.ts';
@@ -104,7 +105,7 @@ function locked<T>(directory: string, host: Host['process'], body: (lock: RunLoc
 
 function makeDirectory(directory: string): string | undefined {
   try {
-    return fs.mkdirSync(directory, { recursive: true });
+    return makeFolders(directory);
   } catch (cause) {
     throw ioError(cause, directory, 'create');
   }
