@@ -18,6 +18,43 @@ test('a line of metrics has loss, the terms and metrics of plugins, norm, rate, 
   expect(metricsLine({ loss: NaN, lr: 0 })).toBe('loss NaN  lr 0.0e+0');
 });
 
+test('the start says what is frozen, and where the weights came from', () => {
+  const notes: string[] = [];
+  const nothing = () => undefined;
+  const { show } = new TrainView({
+    status: nothing,
+    log: nothing,
+    note: (text) => void notes.push(text),
+    next: nothing,
+  });
+  const run = {
+    totalSteps: 10,
+    tokensPerStep: 1024,
+    parameters: 1024,
+    frozen: 12345,
+    windowsPerEpoch: 7,
+    backend: 'cpu',
+  };
+  const initialised = {
+    checkpoint: `${process.cwd()}/runs/base/checkpoints/step-00000100`,
+    step: 100,
+    sha256: 'f',
+    taken: { tensors: 20, values: 12345 },
+    fresh: { tensors: 2, values: 1024 },
+    leftOut: { tensors: 0, values: 0 },
+  };
+  const started = { kind: 'started', directory: `${process.cwd()}/runs/a`, step: 0, initialised, ...run } as const;
+  show(started);
+  show({ ...started, initialised: { ...initialised, leftOut: { tensors: 1, values: 64 } } });
+  expect([...new Set(notes)]).toMatchInlineSnapshot(`
+    [
+      "runs/a: 1,024 parameters and 12,345 frozen, 1,024 tokens a step, 7 windows an epoch, backend cpu",
+      "started from runs/base/checkpoints/step-00000100: 20 tensors (12,345 values) taken, 2 (1,024) new",
+      "started from runs/base/checkpoints/step-00000100: 20 tensors (12,345 values) taken, 2 (1,024) new, 1 (64) of its objective left out",
+    ]
+  `);
+});
+
 test('events of a run become a status for terminals, lines for files, and notes for both', () => {
   const said: string[] = [];
   const view: View = {

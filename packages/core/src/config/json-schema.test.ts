@@ -72,6 +72,7 @@ test.each([
   'data: { train: d }\nmodel: { architecture: flat, width: 3, vocabSize: 300 }',
   'data: { train: d }\nmodel: { heads: 8, kernel: 3, norm: layernorm, blocks: [{ block: conv }, { block: attention }] }',
   'data: { train: d, source: llmx-tokens }\ntrain: { steps: 10Mtok, evalEvery: 5%, checkpointEvery: 0 }',
+  'data: { train: d }\ntrain: { initFrom: runs/first, freeze: ["blocks.*", norm.weight] }',
 ])('valid: %s', (text) => {
   expect(validates(text), JSON.stringify(validate.errors)).toBe(true);
 });

@@ -60,6 +60,18 @@ test('paths are relative to the file that names them', async () => {
   });
 });
 
+test('a run to start from is a name, or a path that is relative to the file', async () => {
+  const initFrom = async (value: string) => {
+    write('a/d.yaml', `train: { initFrom: ${value} }`);
+    return ((await loadConfig('a/d.yaml', folder)).tree['train'] as { initFrom: unknown }).initFrom;
+  };
+  expect(await initFrom('first')).toBe('first');
+  expect(await initFrom('./first')).toBe(join(folder, 'a/first'));
+  expect(await initFrom('../runs/first/checkpoints/step-00000100')).toBe(
+    join(folder, 'runs/first/checkpoints/step-00000100'),
+  );
+});
+
 test('later bases win over earlier ones, and the file over all', async () => {
   write('a.yaml', 'train: { steps: 1, seed: 1, batchSize: 1 }\noptimizer: { name: adamw, beta1: 0.5 }');
   write('b.json', '{ "train": { "seed": 2, "batchSize": 2 } }');

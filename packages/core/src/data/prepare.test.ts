@@ -182,7 +182,9 @@ describe('output', () => {
   });
 
   test.skipIf(!fs.existsSync('/proc/self'))('a place that can hold no folders', async () => {
-    expect(await failure(prepare(['in'], { out: '/proc/no/such' }))).toMatchInlineSnapshot(`"LLMX_IO_FAILED: Could not create "/proc/no": no such file or directory (ENOENT). Check that the path is right and that its permissions allow this."`);
+    expect(await failure(prepare(['in'], { out: '/proc/no/such' }))).toMatchInlineSnapshot(
+      `"LLMX_IO_FAILED: Could not create "/proc/no": no such file or directory (ENOENT). Check that the path is right and that its permissions allow this."`,
+    );
   });
 
   test('what killed processes left is cleared away', async () => {

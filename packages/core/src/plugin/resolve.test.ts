@@ -159,6 +159,7 @@ test('the smallest configuration, with every default filled in', async () => {
         "checkpointEvery": 100,
         "evalEvery": 100,
         "evalTokens": 65536,
+        "freeze": [],
         "gradAccumulation": 1,
         "gradClip": 1,
         "keepBest": true,

@@ -132,6 +132,32 @@ describe.each(TEST_BACKENDS)('a training step on %s', (backend) => {
     expect(tf.memory().numTensors).toBe(tensors);
   });
 
+  test('frozen parameters stay, have no part in the norm, and need no memory for activations', async () => {
+    const given = recipe();
+    const whole = gradients(given, [host(0, 8, false)]);
+    /** Bytes that a step takes at most. */
+    const peak = async (isTrained: (path: string) => boolean): Promise<number> => {
+      const all = Object.entries(given.model.init(keyedRng(1, 'init')));
+      const params = Object.fromEntries(all.filter(([path]) => isTrained(path)));
+      const frozen = Object.fromEntries(all.filter(([path]) => !isTrained(path)));
+      const before = Object.values(frozen).map((value) => value.dataSync().slice());
+      const held = tf.memory().numBytes;
+      let result: ReturnType<typeof trainStep>;
+      const { peakBytes } = await tf.profile(() => {
+        const state: TrainState = { params, frozen, optimizer: given.optimizer.init(params) };
+        result = trainStep(given, state, { info: { step: 1, tokensSeen: 80 }, lr: 1, micros: [host(0, 8, false)] });
+        return [];
+      });
+      const { state, scalars } = result!;
+      expect(Object.values(state.frozen).map((value) => value.dataSync())).toEqual(before);
+      const squares = Object.entries(whole).flatMap(([path, values]) => (isTrained(path) ? [...values] : []));
+      expect(scalars['gradNorm']!.dataSync()[0]).toBeCloseTo(Math.hypot(...squares), 4);
+      return peakBytes - held;
+    };
+    const [part, everything] = [await peak((path) => path.startsWith('norm.')), await peak(() => true)];
+    expect(part / everything).toBeLessThan(0.5);
+  });
+
   test('hooks may replace gradients and add scalars', () => {
     const hooks = new HookDriver([
       {
