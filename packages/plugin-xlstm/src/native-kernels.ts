@@ -168,12 +168,41 @@ const slstmGrad: NativeKernel = (engine, inputs) => {
   return gradients;
 };
 
+/** The matrices of headwise maps, and the numbers of their kernels. */
+function readHeadwise(checked: CheckedInputs) {
+  const weight = checked.get('weight', [ANY, ANY, ANY]);
+  const [blocks, inputs, outputs] = weight.shape as [number, number, number];
+  const x = checked.get('x', [ANY, blocks * inputs]);
+  const rows = x.shape[0]!;
+  return { x, weight, result: [rows, blocks * outputs], numbers: [rows, blocks, inputs, outputs] };
+}
+
+const headwise: NativeKernel = (engine, inputs) => {
+  const kernel = 'XlstmHeadwise';
+  const { x, weight, result, numbers } = readHeadwise(new CheckedInputs(kernel, inputs));
+  const y = engine.allocate(result);
+  engine.run(kernel, [x, weight, y], numbers);
+  return [y];
+};
+
+const headwiseGrad: NativeKernel = (engine, inputs) => {
+  const kernel = 'XlstmHeadwiseGrad';
+  const checked = new CheckedInputs(kernel, inputs);
+  const { x, weight, result, numbers } = readHeadwise(checked);
+  const dy = checked.get('dy', result);
+  const gradients = [x, weight].map(({ shape }) => engine.allocate(shape));
+  engine.run(kernel, [dy, x, weight, ...gradients], numbers);
+  return gradients;
+};
+
 /** By name; see kernel-contract.md. */
 export const nativeKernels: Readonly<Record<string, NativeKernel>> = {
   XlstmMlstmChunkwise: mlstm,
   XlstmMlstmChunkwiseGrad: mlstmGrad,
   XlstmSlstmScan: slstm,
   XlstmSlstmScanGrad: slstmGrad,
+  XlstmHeadwise: headwise,
+  XlstmHeadwiseGrad: headwiseGrad,
 };
 
 const EXTENSION: Partial<Record<NodeJS.Platform, string>> = { win32: '.dll', darwin: '.dylib' };
