@@ -8,7 +8,13 @@ const here = fileURLToPath(new URL('.', import.meta.url));
 export async function buildKernels(options = {}) {
   const { buildLibrary, libraryName } = await import('@llmx/backend-native/build');
   const build = path.join(here, '..', 'build');
-  const kernels = ['headwise.cpp', 'mlstm_chunkwise.cpp', 'mlstm_chunkwise_grad.cpp', 'slstm_scan.cpp'];
+  const kernels = [
+    'gated_read.cpp',
+    'headwise.cpp',
+    'mlstm_chunkwise.cpp',
+    'mlstm_chunkwise_grad.cpp',
+    'slstm_scan.cpp',
+  ];
   const output = path.join(build, libraryName('xlstm-kernels'));
   const built = await buildLibrary({
     ...options,

@@ -75,17 +75,6 @@ constexpr int64_t MOST_PARTS = 16;
 
 int64_t rows_per_part(int64_t rows) { return round_up(divide_up(max<int64_t>(rows, 1), MOST_PARTS), ROWS); }
 
-/** The parts [count, size] added up. */
-void add_parts(const float* parts, int64_t count, float* to, int64_t size) {
-  parallel_chunks(size, 4096, [=](int64_t begin, int64_t end) {
-    for_vectors(end - begin, [&](int64_t i, auto get, auto put) {
-      vec sum = vec{};
-      for (int64_t part = 0; part < count; ++part) sum += get(parts + part * size + begin + i);
-      put(to + begin + i, sum);
-    });
-  });
-}
-
 // ---- Blocks of 4 x 4, the usual ones: a vector holds whole blocks, and a product is 4 steps of one element of x, spread over
 // its block, times 4 outputs of the same block side by side. Bound by memory.
 
@@ -191,6 +180,7 @@ int32_t run_quads_grad(const Headwise& v, const float* dy, const float* x, const
   float* sums = scratch<float>(-1, 1, max<int64_t>(count, 1) * size);
   if (matrices == nullptr || sums == nullptr) return 1;
   pack_quads(matrices, weight, v.blocks, true);
+  std::memset(sums, 0, static_cast<size_t>(size) * sizeof(float));
   parallel(count, [&](int64_t part, int32_t) {
     float* own = sums + part * size;
     std::memset(own, 0, static_cast<size_t>(size) * sizeof(float));
@@ -201,10 +191,10 @@ int32_t run_quads_grad(const Headwise& v, const float* dy, const float* x, const
     for (; row < end; ++row)
       quad_grad_rows<1>(dy + row * width, x + row * width, matrices, dx + row * width, own, width);
   });
-  add_parts(sums, count, sums, count == 0 ? 0 : size);
+  add_parts(sums, sums, max<int64_t>(count, 1), size);
   for (int64_t c = 0; c < width; ++c)
     for (int64_t i = 0; i < QUAD; ++i)
-      d_weight[(c / QUAD * QUAD + i) * QUAD + c % QUAD] = count == 0 ? 0 : sums[(c / LANES * QUAD + i) * LANES + c % LANES];
+      d_weight[(c / QUAD * QUAD + i) * QUAD + c % QUAD] = sums[(c / LANES * QUAD + i) * LANES + c % LANES];
   return 0;
 }
 
@@ -272,7 +262,7 @@ int32_t run_blocks_grad(const Headwise& v, const float* dy, const float* x, cons
     float* to = sums + part * v.weights() + task.block * v.inputs * v.outputs;
     put_rows(to, v.outputs, task.memory.sums, v.inputs, v.outputs, 1);
   });
-  add_parts(sums, count, d_weight, v.weights());
+  add_parts(d_weight, sums, count, v.weights());
   return 0;
 }
 

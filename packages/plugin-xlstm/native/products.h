@@ -109,13 +109,27 @@ inline void multiply(int64_t m, int64_t n, int64_t depth, Lines a, Lines b, Line
   multiply<CROSSWISE>(m, n, a, b, c, from, keep, [=](int64_t, int64_t) { return Range{0, depth}; });
 }
 
-/** f(column, load, store) for vectors over [0, size); the last may be part of one, filled up with zeros. */
+/** f(column, load, store) for vectors over [0, size); the last may be part of one, filled up with zeros or what `load` is told. */
 template <class F>
 LLMX_INLINE void for_vectors(int64_t size, const F& f) {
   int64_t d = 0;
-  for (; d + LANES <= size; d += LANES) f(d, [](const float* p) { return load(p); }, [](float* p, vec v) { store(p, v); });
+  for (; d + LANES <= size; d += LANES)
+    f(d, [](const float* p, float = 0) { return load(p); }, [](float* p, vec v) { store(p, v); });
   const int rest = static_cast<int>(size - d);
-  if (rest > 0) f(d, [=](const float* p) { return load_first(p, rest); }, [=](float* p, vec v) { store_first(p, v, rest); });
+  if (rest > 0)
+    f(d, [=](const float* p, float fill = 0) { return load_first(p, rest, fill); },
+      [=](float* p, vec v) { store_first(p, v, rest); });
+}
+
+/** to [size] = the sum of parts [count, size], in their order. */
+inline void add_parts(float* to, const float* parts, int64_t count, int64_t size) {
+  parallel_chunks(size, 4096, [=](int64_t begin, int64_t end) {
+    for_vectors(end - begin, [&](int64_t i, auto get, auto put) {
+      vec sum = vec{};
+      for (int64_t part = 0; part < count; ++part) sum += get(parts + part * size + begin + i);
+      put(to + begin + i, sum);
+    });
+  });
 }
 
 inline float dot(const float* a, const float* b, int64_t size) {

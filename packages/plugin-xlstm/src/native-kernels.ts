@@ -195,6 +195,33 @@ const headwiseGrad: NativeKernel = (engine, inputs) => {
   return gradients;
 };
 
+/** The inputs of a gated read, and the numbers of its kernels. */
+function readGatedRead(checked: CheckedInputs, attributes: Attributes) {
+  const h = checked.get('h', [ANY, ANY, ANY]);
+  const features = h.shape.slice(1);
+  const rows = [h, checked.get('mixed', h.shape), checked.get('gate', h.shape)];
+  const inputs = [...rows, checked.get('weight', features), checked.get('skip', features)];
+  return { h, inputs, numbers: [...h.shape, attributes['epsilon'] as number] };
+}
+
+const gatedRead: NativeKernel = (engine, given, attributes) => {
+  const kernel = 'XlstmGatedRead';
+  const { h, inputs, numbers } = readGatedRead(new CheckedInputs(kernel, given), attributes);
+  const y = engine.allocate(h.shape);
+  engine.run(kernel, [...inputs, y], numbers);
+  return [y];
+};
+
+const gatedReadGrad: NativeKernel = (engine, given, attributes) => {
+  const kernel = 'XlstmGatedReadGrad';
+  const checked = new CheckedInputs(kernel, given);
+  const { h, inputs, numbers } = readGatedRead(checked, attributes);
+  const dy = checked.get('dy', h.shape);
+  const gradients = inputs.map(({ shape }) => engine.allocate(shape));
+  engine.run(kernel, [dy, ...inputs, ...gradients], numbers);
+  return gradients;
+};
+
 /** By name; see kernel-contract.md. */
 export const nativeKernels: Readonly<Record<string, NativeKernel>> = {
   XlstmMlstmChunkwise: mlstm,
@@ -203,6 +230,8 @@ export const nativeKernels: Readonly<Record<string, NativeKernel>> = {
   XlstmSlstmScanGrad: slstmGrad,
   XlstmHeadwise: headwise,
   XlstmHeadwiseGrad: headwiseGrad,
+  XlstmGatedRead: gatedRead,
+  XlstmGatedReadGrad: gatedReadGrad,
 };
 
 const EXTENSION: Partial<Record<NodeJS.Platform, string>> = { win32: '.dll', darwin: '.dylib' };

@@ -1,11 +1,11 @@
-import { at, dims, linear, type Params, silu, swiglu, tf } from '@llmx/core';
+import { at, dims, linear, type Params, silu, tf } from '@llmx/core';
 
 import { mlstm, mlstmWithState } from '../cell/mlstm.ts';
 import type { MlstmInputs, MlstmState } from '../cell/mlstm-chunk.ts';
 import { convolution, convolutionStep } from './convolution.ts';
+import { gatedRead } from './gated-read.ts';
 import { headwise } from './headwise.ts';
 import { applyLinear } from './linear.ts';
-import { headNorm } from './norm.ts';
 import { joined, parts, span } from './parts.ts';
 
 interface LayerOptions {
@@ -42,7 +42,7 @@ export function mlstmLayer(
   const up = applyLinear(params, 'up', x);
   const mixed = silu(convolution(params, 'convolution', up, segments));
   const h = mlstm(cellInputs(params, mixed, up, heads), { chunk, segments });
-  return gated(params, h, mixed, x);
+  return gatedRead(params, h, mixed, applyLinear(params, 'gate', x));
 }
 
 /** The layer at new positions. */
@@ -59,7 +59,10 @@ export function mlstmLayerStep(
   const inputs = cellInputs(params, mixed, up, heads);
   const { h, state } = mlstmWithState(inputs, { chunk, state: before });
   const latest = rewindable ? { latest: { before, inputs, convolution: convolved.all } } : {};
-  return { y: gated(params, h, mixed, x), state: { convolution: convolved.past, ...state, ...latest } };
+  return {
+    y: gatedRead(params, h, mixed, applyLinear(params, 'gate', x)),
+    state: { convolution: convolved.past, ...state, ...latest },
+  };
 }
 
 /** The state `count` positions earlier: the cell goes the way from the state before once more, up to there. */
@@ -100,10 +103,4 @@ function gates(
   const second = linear(key, ofKey, undefined, { residual: first });
   const all = linear(value, ofValue, undefined, { residual: second });
   return parts(all, 2, 2) as [tf.Tensor, tf.Tensor];
-}
-
-/** (norm(h) + skip * mixed) * silu(gate x). */
-function gated(params: Params, h: tf.Tensor, mixed: tf.Tensor, x: tf.Tensor): tf.Tensor {
-  const read = tf.add(headNorm(params, 'headNorm', h), tf.mul(mixed, at(params, 'skip')));
-  return swiglu(applyLinear(params, 'gate', x), read);
 }
