@@ -207,8 +207,8 @@ struct BlockMemory {
   Lines sums;         // [inputs, outputs]
 
   BlockMemory(Parts& parts, const Headwise& v)
-      : x(parts.lines(ROWS, v.inputs)), y(parts.lines(ROWS, v.outputs)), weight(parts.lines(v.inputs, v.outputs)),
-        columns(parts.lines(v.outputs, v.inputs)), sums(parts.lines(v.inputs, v.outputs)) {}
+      : x(parts.tiles(ROWS, v.inputs)), y(parts.tiles(ROWS, v.outputs)), weight(parts.tiles(v.inputs, v.outputs)),
+        columns(parts.tiles(v.outputs, v.inputs)), sums(parts.tiles(v.inputs, v.outputs)) {}
 };
 
 /** One block of some rows. */

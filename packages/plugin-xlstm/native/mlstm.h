@@ -178,7 +178,7 @@ class ChunkWeights {
 /** How many columns of row t matter of a triangle: those of whole tiles. */
 inline int64_t triangle_columns(int64_t t) { return round_up(t + 1, TILE_ROWS); }
 /** Room for a triangle of `count` rows, written in whole vectors. */
-inline Lines triangle(Parts& parts, int64_t count) { return parts.lines(count, round_up(triangle_columns(count - 1), LANES)); }
+inline Lines triangle(Parts& parts, int64_t count) { return parts.tiles(count, round_up(triangle_columns(count - 1), LANES)); }
 /** For c = a b: a lower triangular; a transposed, so upper triangular; only the lower triangle of c is wanted. */
 inline auto lower_left(int64_t depth) {
   return [=](int64_t i, int64_t) { return Range{0, min<int64_t>(depth, i + TILE_ROWS)}; };

@@ -87,10 +87,10 @@ struct ForwardMemory {
   Lines sums;                 // [chunk, value_size]
 
   ForwardMemory(Parts& parts, const MlstmProblem& p)
-      : c(parts.lines(p.key_size, p.value_size)), n(parts.floats(line_stride(p.key_size))),
-        query(parts.lines(p.chunk, p.key_size)), key(parts.lines(p.chunk, p.key_size)),
-        value(parts.lines(p.chunk, p.value_size)), key_columns(parts.lines(p.key_size, p.chunk)),
-        scores(triangle(parts, p.chunk)), sums(parts.lines(p.chunk, p.value_size)) {}
+      : c(parts.tiles(p.key_size, p.value_size)), n(parts.floats(line_stride(p.key_size))),
+        query(parts.tiles(p.chunk, p.key_size)), key(parts.tiles(p.chunk, p.key_size)),
+        value(parts.tiles(p.chunk, p.value_size)), key_columns(parts.tiles(p.key_size, p.chunk)),
+        scores(triangle(parts, p.chunk)), sums(parts.tiles(p.chunk, p.value_size)) {}
 };
 
 /** One sequence and head, from its first position to its last. */

@@ -157,14 +157,14 @@ struct BackwardMemory {
   Lines d_query, d_key, d_value;      // [chunk, size]
 
   BackwardMemory(Parts& parts, const MlstmProblem& p)
-      : d_c(parts.lines(p.value_size, p.key_size)), n(parts.floats(line_stride(p.key_size))),
-        d_n(parts.floats(line_stride(p.key_size))), query(parts.lines(p.chunk, p.key_size)),
-        key(parts.lines(p.chunk, p.key_size)), value(parts.lines(p.chunk, p.value_size)),
-        d_sums(parts.lines(p.chunk, p.value_size)), key_columns(parts.lines(p.key_size, p.chunk)),
-        value_columns(parts.lines(p.value_size, p.chunk)), d_value_columns(parts.lines(p.value_size, p.chunk)),
+      : d_c(parts.tiles(p.value_size, p.key_size)), n(parts.floats(line_stride(p.key_size))),
+        d_n(parts.floats(line_stride(p.key_size))), query(parts.tiles(p.chunk, p.key_size)),
+        key(parts.tiles(p.chunk, p.key_size)), value(parts.tiles(p.chunk, p.value_size)),
+        d_sums(parts.tiles(p.chunk, p.value_size)), key_columns(parts.tiles(p.key_size, p.chunk)),
+        value_columns(parts.tiles(p.value_size, p.chunk)), d_value_columns(parts.tiles(p.value_size, p.chunk)),
         scores(triangle(parts, p.chunk)), d_scores(triangle(parts, p.chunk)),
-        d_query(parts.lines(p.chunk, p.key_size)), d_key(parts.lines(p.chunk, p.key_size)),
-        d_value(parts.lines(p.chunk, p.value_size)) {}
+        d_query(parts.tiles(p.chunk, p.key_size)), d_key(parts.tiles(p.chunk, p.key_size)),
+        d_value(parts.tiles(p.chunk, p.value_size)) {}
 };
 
 /** Numbers of one chunk, by position. */
@@ -190,7 +190,7 @@ class BackwardHead {
   /** Memory of a state: C transposed, then n. */
   static int64_t state_floats(const MlstmProblem& p) {
     Parts parts(nullptr);
-    parts.lines(p.value_size, p.key_size);
+    parts.tiles(p.value_size, p.key_size);
     parts.floats(line_stride(p.key_size));
     return parts.used();
   }

@@ -268,8 +268,8 @@ struct ScanMemory {
   Lines c, n, m;   // [GROUP, size]
 
   ScanMemory(Parts& parts, const SlstmProblem& p)
-      : y(parts.lines(GROUP, p.size)), gates(parts.lines(GROUP, GATES * p.size)), c(parts.lines(GROUP, p.size)),
-        n(parts.lines(GROUP, p.size)), m(parts.lines(GROUP, p.size)) {}
+      : y(parts.tiles(GROUP, p.size)), gates(parts.tiles(GROUP, GATES * p.size)), c(parts.tiles(GROUP, p.size)),
+        n(parts.tiles(GROUP, p.size)), m(parts.tiles(GROUP, p.size)) {}
   Lines part(int index) const {
     const Lines parts[STATES] = {y, c, n, m};
     return parts[index];
@@ -347,8 +347,8 @@ struct ScanGradMemory {
   Lines d_c, d_n, d_log;  // [GROUP, size]; d_log: of the logarithm of f' at the first position
 
   ScanGradMemory(Parts& parts, const SlstmProblem& p)
-      : d_y(parts.lines(GROUP, p.size)), d_gates(parts.lines(GROUP, GATES * p.size)), d_c(parts.lines(GROUP, p.size)),
-        d_n(parts.lines(GROUP, p.size)), d_log(parts.lines(GROUP, p.size)) {}
+      : d_y(parts.tiles(GROUP, p.size)), d_gates(parts.tiles(GROUP, GATES * p.size)), d_c(parts.tiles(GROUP, p.size)),
+        d_n(parts.tiles(GROUP, p.size)), d_log(parts.tiles(GROUP, p.size)) {}
   Lines part(int index) const {
     const Lines parts[STATES] = {d_y, d_c, d_n, d_log};
     return parts[index];
@@ -431,7 +431,7 @@ struct WeightMemory {
   float* bias;           // [size]
 
   WeightMemory(Parts& parts, const SlstmProblem& p)
-      : before(parts.lines(DEPTH, p.size)), d_gate(parts.lines(DEPTH, p.size)), sums(parts.lines(p.size, p.size)),
+      : before(parts.tiles(DEPTH, p.size)), d_gate(parts.tiles(DEPTH, p.size)), sums(parts.tiles(p.size, p.size)),
         bias(parts.floats(line_stride(p.size))) {}
 };
 

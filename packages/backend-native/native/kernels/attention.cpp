@@ -159,7 +159,7 @@ void forward_block(const Forward& f, int64_t b, int64_t head, int64_t first_quer
     store_first(log_sum + c, load(memory.tops + c) + vlog(total), static_cast<int>(min<int64_t>(LANES, block.count - c)));
     scale_column(memory.sums, c, p.size, inverse);
   }
-  transpose(f.output + row, p.query_stride(), memory.sums, p.size, block.count);
+  transpose({f.output + row, p.query_stride()}, memory.sums, p.size, block.count);
 }
 
 // ---- Forward of few queries, as in generation: bound by reading keys and values, so each is read once, in the order of

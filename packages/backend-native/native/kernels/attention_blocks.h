@@ -5,8 +5,8 @@
 
 #if LLMX_ISA != LLMX_ISA_REFERENCE
 #include "block_product.h"
+#include "llmx/vector_math.h"
 #include "tile.h"
-#include "vector_math.h"
 #endif
 
 namespace llmx::LLMX_ISA_NAME::attention {
@@ -24,23 +24,6 @@ inline double dot(const float* a, const float* b, int64_t size) {
 // Blocks of scores are held transposed, [keys, queries]: the softmax then runs along vectors of queries, without sums across
 // a vector; and a block of scores is, as it lies, the right operand of the products with values and keys (also transposed:
 // [size, queries]) and the left operand of the products that give the gradients of keys and values.
-
-/** Parts of one piece of memory, each aligned to 64 bytes; without memory, only their total is counted. */
-class Parts {
- public:
-  explicit Parts(float* memory) : memory_(memory) {}
-  float* floats(int64_t count) {
-    float* part = memory_ == nullptr ? nullptr : memory_ + used_;
-    used_ += round_up(count, 16);
-    return part;
-  }
-  Lines lines(int64_t count, int64_t stride) { return {floats(count * stride), stride}; }
-  int64_t used() const { return used_; }
-
- private:
-  float* memory_;
-  int64_t used_ = 0;
-};
 
 /** Copies rows of `size` floats closely together, times `factor`; whether all are finite. */
 inline bool copy_rows(Lines to, const float* from, int64_t stride, int64_t rows, int64_t size, float factor) {
@@ -66,16 +49,6 @@ inline void copy_columns(Lines to, const float* from, int64_t stride, int64_t co
   pack_crosswise<QUERIES>(to.data, from, stride, static_cast<int>(count), size);
   if (factor == 1) return;
   for (int64_t i = 0; i < size * QUERIES; i += LANES) store(to.data + i, load(to.data + i) * factor);
-}
-
-/** to [columns, rows] = from [rows, columns] transposed. */
-inline void transpose(float* to, int64_t stride, Lines from, int64_t rows, int64_t columns) {
-  const int64_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
-  for (int64_t j = 0; j < whole_columns; j += 4)
-    for (int64_t i = 0; i < whole_rows; i += 4)
-      transpose_quads(to + j * stride + i, stride, from.data + i * from.stride + j, from.stride);
-  for (int64_t j = 0; j < columns; ++j)
-    for (int64_t i = j < whole_columns ? whole_rows : 0; i < rows; ++i) to[j * stride + i] = from.data[i * from.stride + j];
 }
 
 inline float dot(const float* a, const float* b, int64_t size) {

@@ -191,7 +191,7 @@ bool copy_queries(const Backward& f, const BackwardBlock& memory, const QueryBlo
 void put_query_gradient(const Backward& f, const BackwardBlock& memory, const QueryBlock& block, int64_t row, bool add) {
   const AttentionProblem& p = f.p;
   const Lines rows = memory.query_rows;  // no longer needed
-  transpose(rows.data, rows.stride, memory.d_query, p.size, block.count);
+  transpose(rows, memory.d_query, p.size, block.count);
   for (int64_t i = 0; i < block.count; ++i) {
     const float* from = rows.data + i * rows.stride;
     float* to = f.d_query + row + i * p.query_stride();

@@ -11,9 +11,9 @@
  *
  * A negative label is ignored: its loss and gradient are 0. One of vocab or more is an error. No output overlaps an input.
  */
+#include "llmx/vector_math.h"
 #include "matmul.h"
 #include "memory.h"
-#include "vector_math.h"
 
 namespace llmx::LLMX_ISA_NAME {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "llmx/kernel.h"
-#include "vector_math.h"
+#include "llmx/vector_math.h"
 
 namespace llmx::LLMX_ISA_NAME {
 

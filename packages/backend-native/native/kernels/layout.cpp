@@ -1,4 +1,5 @@
 // Moving elements: copies between layouts, conversions, constant values.
+#include "llmx/blocks.h"
 #include "memory.h"
 
 namespace llmx::LLMX_ISA_NAME {
@@ -52,31 +53,6 @@ static void copy_rows(const Axes& outer, int64_t length, const int32_t* x, int32
   });
 }
 
-typedef int32_t quad __attribute__((vector_size(16)));
-typedef int32_t unaligned_quad __attribute__((vector_size(16), aligned(4), may_alias));
-
-#if defined(__clang__)
-#define INTERLEAVE(A, B, ...) __builtin_shufflevector(A, B, __VA_ARGS__)
-#else
-#define INTERLEAVE(A, B, ...) __builtin_shuffle(A, B, quad{__VA_ARGS__})
-#endif
-LLMX_INLINE quad low_halves(quad a, quad b) { return INTERLEAVE(a, b, 0, 4, 1, 5); }
-LLMX_INLINE quad high_halves(quad a, quad b) { return INTERLEAVE(a, b, 2, 6, 3, 7); }
-#undef INTERLEAVE
-
-/** y[r * to + c] = x[c * from + r] for c and r below 4. */
-LLMX_INLINE void transpose_quads(const int32_t* x, int64_t from, int32_t* y, int64_t to) {
-  const auto row = [=](int64_t c) { return quad(*reinterpret_cast<const unaligned_quad*>(x + c * from)); };
-  const auto put = [=](int64_t r, quad v) { *reinterpret_cast<unaligned_quad*>(y + r * to) = v; };
-  const quad x0 = row(0), x1 = row(1), x2 = row(2), x3 = row(3);
-  const quad even_low = low_halves(x0, x2), odd_low = low_halves(x1, x3);
-  const quad even_high = high_halves(x0, x2), odd_high = high_halves(x1, x3);
-  put(0, low_halves(even_low, odd_low));
-  put(1, high_halves(even_low, odd_low));
-  put(2, low_halves(even_high, odd_high));
-  put(3, high_halves(even_high, odd_high));
-}
-
 // A tile of 16 x 16 elements: whole cache lines of both x and y are used while they are in the first-level cache.
 constexpr int64_t TILE = 16;
 
@@ -84,7 +60,8 @@ constexpr int64_t TILE = 16;
 LLMX_INLINE void transpose_tile(const int32_t* x, int64_t from, int32_t* y, int64_t to, int64_t columns, int64_t rows) {
   if (columns == TILE && rows == TILE) {
     for (int64_t r = 0; r < TILE; r += 4)
-      for (int64_t c = 0; c < TILE; c += 4) transpose_quads(x + c * from + r, from, y + r * to + c, to);
+      for (int64_t c = 0; c < TILE; c += 4)
+        transpose_quads(reinterpret_cast<float*>(y + r * to + c), to, reinterpret_cast<const float*>(x + c * from + r), from);
     return;
   }
   for (int64_t r = 0; r < rows; ++r)

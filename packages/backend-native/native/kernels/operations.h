@@ -1,8 +1,8 @@
 /** The operations of elementwise programs, on vectors, and loops over their operands. */
 #pragma once
 
+#include "llmx/vector_math.h"
 #include "memory.h"
-#include "vector_math.h"
 
 namespace llmx::LLMX_ISA_NAME {
 

@@ -1,6 +1,6 @@
 // Softmax over rows.
+#include "llmx/vector_math.h"
 #include "reduce.h"
-#include "vector_math.h"
 
 namespace llmx::LLMX_ISA_NAME {
 

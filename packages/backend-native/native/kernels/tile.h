@@ -11,7 +11,7 @@
  */
 #pragma once
 
-#include "llmx/kernel.h"
+#include "llmx/blocks.h"
 
 namespace llmx::LLMX_ISA_NAME {
 
@@ -30,31 +30,8 @@ constexpr int MR = 4, VECTORS = 2;
 #endif
 constexpr int NR = VECTORS * LANES;
 
-typedef float quad __attribute__((vector_size(16)));
-typedef float unaligned_quad __attribute__((vector_size(16), aligned(4), may_alias));
-
-#if defined(__clang__)
-#define LLMX_SHUFFLE(A, B, I, J, K, L) __builtin_shufflevector(A, B, I, J, K, L)
-#else
-typedef int32_t quad_indices __attribute__((vector_size(16)));
-#define LLMX_SHUFFLE(A, B, I, J, K, L) __builtin_shuffle(A, B, quad_indices{I, J, K, L})
-#endif
-
 // Positions along the depth that are packed together: one cache line of each source line.
 constexpr int BLOCK = 16;
-
-/** to[p * width + i] = from[i * stride + p] for 4 rows i and 4 positions p. */
-LLMX_INLINE void transpose_quads(float* to, int64_t width, const float* from, int64_t stride) {
-  const auto row = [&](int i) -> quad { return *reinterpret_cast<const unaligned_quad*>(from + i * stride); };
-  const quad a = row(0), b = row(1), c = row(2), d = row(3);
-  const quad ab = LLMX_SHUFFLE(a, b, 0, 4, 1, 5), cd = LLMX_SHUFFLE(c, d, 0, 4, 1, 5);
-  const quad ab2 = LLMX_SHUFFLE(a, b, 2, 6, 3, 7), cd2 = LLMX_SHUFFLE(c, d, 2, 6, 3, 7);
-  const auto put = [&](int p, quad v) { *reinterpret_cast<unaligned_quad*>(to + p * width) = v; };
-  put(0, LLMX_SHUFFLE(ab, cd, 0, 1, 4, 5));
-  put(1, LLMX_SHUFFLE(ab, cd, 2, 3, 6, 7));
-  put(2, LLMX_SHUFFLE(ab2, cd2, 0, 1, 4, 5));
-  put(3, LLMX_SHUFFLE(ab2, cd2, 2, 3, 6, 7));
-}
 
 /**
  * One panel of `count` <= WIDTH lines that each run along the depth: element (p, i) is from[i * stride + p].

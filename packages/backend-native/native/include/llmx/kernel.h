@@ -1,8 +1,8 @@
 /**
  * The contract between llmx's CPU engine and kernels in C++: its own, and those that plugins bring.
  *
- * A kernel is a function over tensors in memory, run by name. Sources include this header and nothing of the C++ standard
- * library but <cmath>, <cstdint> and <cstring>: each source is compiled once per instruction set, and templates shared
+ * A kernel is a function over tensors in memory, run by name. Sources include this header, where they need them vector_math.h
+ * and blocks.h beside it, and nothing of the C++ standard library but <cmath>, <cstdint> and <cstring>: each source is compiled once per instruction set, and templates shared
  * between those compilations (std::min, std::vector) would be merged by the linker into one copy, perhaps with
  * instructions that the machine lacks. For the same reason everything stands in `namespace llmx::LLMX_ISA_NAME`.
  *
