@@ -17,7 +17,7 @@ export const WARMUP = 4;
 const TAIL = 8;
 
 /** glibc keeps freed memory, and takes none page by page: the usual advice for training on CPUs. */
-const TUNED_MALLOC = {
+export const TUNED_MALLOC = {
   MALLOC_TRIM_THRESHOLD_: '17179869184',
   MALLOC_MMAP_THRESHOLD_: '17179869184',
   MALLOC_TOP_PAD_: '268435456',
@@ -38,12 +38,12 @@ export function median(values) {
   return (low + high) / 2;
 }
 
-async function output(command, args, options) {
+export async function output(command, args, options) {
   const { stdout } = await execute(command, args, { maxBuffer: 2 ** 26, ...options });
   return stdout;
 }
 
-const lastLine = (text) => JSON.parse(text.trimEnd().split('\n').at(-1));
+export const lastLine = (text) => JSON.parse(text.trimEnd().split('\n').at(-1));
 
 /** The resolved configuration of a run. `sets` are settings over the file, `key=value`. */
 export async function resolved({ file, sets, folder, signal }) {
@@ -53,8 +53,8 @@ export async function resolved({ file, sets, folder, signal }) {
   );
 }
 
-/** `llmx train` from its start to its end. */
-export async function trainLlmx({ file, sets, folder, signal }) {
+/** `llmx train` from its start to its end; the first `warmup` steps are not timed. */
+export async function trainLlmx({ file, sets, folder, signal, warmup = WARMUP }) {
   const flags = sets.flatMap((set) => ['--set', set]);
   const args = [program, 'train', file, '--name', 'bench', ...flags, '--json'];
   const result = JSON.parse(await output(process.execPath, args, { cwd: folder, signal }));
@@ -62,7 +62,7 @@ export async function trainLlmx({ file, sets, folder, signal }) {
   const steps = lines.map((line) => JSON.parse(line));
   fs.rmSync(result.runDir, { recursive: true });
   return {
-    tokensPerSecond: median(steps.slice(WARMUP).map(({ tokensPerSecond }) => tokensPerSecond)),
+    tokensPerSecond: median(steps.slice(warmup).map(({ tokensPerSecond }) => tokensPerSecond)),
     loss: mean(steps.slice(-TAIL).map(({ loss }) => loss)),
     peakMiB: steps.at(-1).peakMiB,
     peakWithCheckpointMiB: result.peakMemoryMiB,

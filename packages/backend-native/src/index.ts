@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { nativeComponent } from './component.ts';
 
 export { nativeBackend, nativeUnavailable, registerNativeBackend } from './component.ts';
+export { requireShape } from './check.ts';
 export { addKernels, type KernelLibrary } from './plugin-kernels.ts';
 export type { Engine, NativeKernel, TensorInfo } from './engine.ts';
 

@@ -38,19 +38,23 @@ export const SPECIAL = [
 export interface Tolerance {
   readonly relative?: number;
   readonly absolute?: number;
+  /** Of the largest expected magnitude: for sums in which large terms cancel. */
+  readonly ofLargest?: number;
 }
 
-/** Fails unless each number is within tolerance; NaN and infinities must be the same. */
+/** Fails unless each number is within the sum of the tolerances; NaN and infinities must be the same. */
 export function expectClose(
   actual: ArrayLike<number>,
   expected: ArrayLike<number>,
-  { relative = 1e-6, absolute = 1e-6 }: Tolerance = {},
+  { relative = 1e-6, absolute = 1e-6, ofLargest = 0 }: Tolerance = {},
   label = '',
 ): void {
   expect(actual.length, label).toBe(expected.length);
+  const largest = Array.from(expected).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const least = absolute + (ofLargest === 0 ? 0 : ofLargest * largest);
   for (let index = 0; index < expected.length; index++) {
     const [a, b] = [actual[index]!, expected[index]!];
-    if (Object.is(a, b) || Math.abs(a - b) <= absolute + relative * Math.abs(b)) continue;
+    if (Object.is(a, b) || Math.abs(a - b) <= least + relative * Math.abs(b)) continue;
     throw new Error(`${label}: element ${index} is ${a}, not ${b}.`);
   }
 }

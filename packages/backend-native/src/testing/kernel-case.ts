@@ -5,8 +5,8 @@ import { type Argument, argument, runKernel, type RunOptions } from './kernels.t
 export interface KernelCase {
   readonly kernel: string;
   readonly inputs: readonly Argument[];
-  /** Shapes of the results, which follow the inputs. */
-  readonly outputs: readonly (readonly number[])[];
+  /** Shapes of the results, which follow the inputs; undefined: left out. */
+  readonly outputs: readonly (readonly number[] | undefined)[];
   readonly numbers: readonly number[];
 }
 
@@ -14,12 +14,13 @@ export const sizeOf = (shape: readonly number[]): number => shape.reduce((produc
 
 /** Memory for the results, filled with NaN: what a kernel leaves unwritten shows. */
 const emptyResults = ({ outputs }: KernelCase) =>
-  outputs.map((shape) => ({ values: new Float32Array(sizeOf(shape)).fill(NaN), shape }));
+  outputs.map((shape) => shape && { values: new Float32Array(sizeOf(shape)).fill(NaN), shape });
 
+/** The results that are not left out. */
 export function resultsOf(theCase: KernelCase, options: RunOptions = {}): Float32Array[] {
   const results = emptyResults(theCase);
   runKernel(theCase.kernel, [...theCase.inputs, ...results], theCase.numbers, options);
-  return results.map(({ values }) => values);
+  return results.flatMap((result) => (result ? [result.values] : []));
 }
 
 /** Like `expectLikeReference`. */
@@ -28,7 +29,7 @@ export function expectLevelsAgree(theCase: KernelCase, tolerance: Tolerance): vo
   expectLikeReference(kernel, JSON.stringify(numbers), {
     tensors: () => [...inputs, ...emptyResults(theCase)],
     numbers,
-    results: outputs.map((_, index) => inputs.length + index),
+    results: outputs.flatMap((shape, index) => (shape ? [inputs.length + index] : [])),
     tolerance,
   });
 }
@@ -39,7 +40,13 @@ export function withInput(theCase: KernelCase, index: number, values: Float32Arr
 }
 
 /** The scalar form's gradient of sum(dy * first result) by an input, against central differences. */
-export function expectGradient(theCase: KernelCase, index: number, dy: Float32Array, gradient: Float32Array): void {
+export function expectGradient(
+  theCase: KernelCase,
+  index: number,
+  dy: Float32Array,
+  gradient: Float32Array,
+  tolerance: Tolerance = { absolute: 1e-3, relative: 1e-3 },
+): void {
   const step = 1 / 64; // exact, and large enough that rounding of the results hardly counts
   const values = theCase.inputs[index]!.values as Float32Array;
   const weighted = (at: number, value: number): number => {
@@ -47,5 +54,5 @@ export function expectGradient(theCase: KernelCase, index: number, dy: Float32Ar
     return result!.reduce((sum, y, place) => sum + y * dy[place]!, 0);
   };
   const estimated = values.map((value, at) => (weighted(at, value + step) - weighted(at, value - step)) / (2 * step));
-  expectClose(gradient, estimated, { absolute: 1e-3, relative: 1e-3 }, `gradient of input ${index}`);
+  expectClose(gradient, estimated, tolerance, `gradient of input ${index}`);
 }

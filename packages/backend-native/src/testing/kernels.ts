@@ -1,4 +1,6 @@
 /** Running C++ kernels by name over plain arrays, for tests: at a chosen instruction set, misaligned, on some threads. */
+import fs from 'node:fs';
+
 import { describe, test } from 'vitest';
 
 import {
@@ -34,13 +36,27 @@ export const library = file === undefined ? undefined : await Library.open(file)
 export const available: readonly InstructionSet[] =
   library === undefined ? [] : INSTRUCTION_SETS.slice(1, INSTRUCTION_SETS.indexOf(library.bestInstructionSet) + 1);
 
-/** `describe` that is skipped, with the reason, where the engine is not there. */
-export function describeEngine(title: string, body: () => void): void {
-  const missing = engineMissing();
+/** `describe`, skipped with the reason where there is one. */
+function describeUnless(missing: string | undefined, title: string, body: () => void): void {
   /* oxlint-disable vitest/valid-title, vitest/valid-describe-callback -- both are the caller's */
   if (missing === undefined) describe(title, body);
   else test(title, ({ skip }) => skip(missing));
   /* oxlint-enable vitest/valid-title, vitest/valid-describe-callback */
+}
+
+/** `describe` that is skipped, with the reason, where the engine is not there. */
+export const describeEngine = (title: string, body: () => void): void => describeUnless(engineMissing(), title, body);
+
+const loaded = new Set<string>();
+
+/** `describe` for the kernels of a plugin's library, which is loaded; skipped, with the reason, where that or the engine is not there. */
+export function describeKernels(kernels: string, title: string, body: () => void): void {
+  const missing = engineMissing() ?? (fs.existsSync(kernels) ? undefined : `nothing built ${kernels}`);
+  if (missing === undefined && !loaded.has(kernels)) {
+    library!.addLibrary(kernels);
+    loaded.add(kernels);
+  }
+  describeUnless(missing, title, body);
 }
 
 /**
