@@ -3,6 +3,7 @@ import { describeArchitecture, describeBlock } from '@llmx/core/testing';
 import plugin from './index.ts';
 
 describeBlock({ plugin, name: 'mlstm', options: [{}, { heads: 2, chunk: 4, projectionFactor: 1, taps: 2 }] });
+describeBlock({ plugin, name: 'mlstm-large', options: [{}, { heads: 2, chunk: 4, keyFactor: 0.75, gateCap: 3 }] });
 describeBlock({ plugin, name: 'slstm', options: [{}, { heads: 2, taps: 3 }] });
 describeArchitecture({
   plugin,

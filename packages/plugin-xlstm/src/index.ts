@@ -4,6 +4,7 @@ import { definePlugin, type Plugin } from '@llmx/core';
 
 import { xlstm } from './architecture.ts';
 import { mlstmBlock } from './mlstm-block.ts';
+import { mlstmLargeBlock } from './mlstm-large-block.ts';
 import { loadNativeKernels } from './native-kernels.ts';
 import { slstmBlock } from './slstm-block.ts';
 
@@ -16,7 +17,7 @@ const plugin: Plugin = definePlugin({
   name,
   version,
   llmx: '^0.1.0',
-  components: [mlstmBlock, slstmBlock, xlstm],
+  components: [mlstmBlock, mlstmLargeBlock, slstmBlock, xlstm],
   setup: () => ({ hooks: { backendReady: async () => void (await loadNativeKernels()) } }),
 });
 

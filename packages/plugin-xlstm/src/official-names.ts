@@ -1,7 +1,7 @@
 /**
- * The names and layouts of parameters in the package `xlstm` of the paper's authors (NX-AI/xlstm 2.0, `xLSTMLMModel`) and here,
- * both ways. There maps are [outputs, inputs], norm weights are offsets from 1, and the two halves of an up-projection are one
- * matrix.
+ * The names and layouts of parameters in the package `xlstm` of the paper's authors (NX-AI/xlstm 2.0) and here, both ways: of its
+ * `xLSTMLMModel`, whose norm weights are offsets from 1 and which holds the two halves of an up-projection as one matrix, and of
+ * its `xLSTMLarge` with separate weights, which does neither. In both, maps are [outputs, inputs].
  */
 import { at, LlmxError, type Params, tf } from '@llmx/core';
 
@@ -66,6 +66,31 @@ const MODEL: Readonly<Record<string, Layout>> = {
   'lm_head.weight': map('head.weight'),
 };
 
+/** Blocks of xLSTM 7B. */
+const LARGE: Readonly<Record<string, Layout>> = {
+  'norm_mlstm.weight': same('norm.weight'),
+  'mlstm_layer.q.weight': map('query.weight'),
+  'mlstm_layer.k.weight': map('key.weight'),
+  'mlstm_layer.v.weight': map('value.weight'),
+  'mlstm_layer.ogate_preact.weight': map('outputGate.weight'),
+  'mlstm_layer.igate_preact.weight': map('inputGate.weight'),
+  'mlstm_layer.igate_preact.bias': same('inputGate.bias'),
+  'mlstm_layer.fgate_preact.weight': map('forgetGate.weight'),
+  'mlstm_layer.fgate_preact.bias': same('forgetGate.bias'),
+  'mlstm_layer.multihead_norm.weight': same('headNorm.weight'),
+  'mlstm_layer.out_proj.weight': map('down.weight'),
+  'norm_ffn.weight': same('feedForward.norm.weight'),
+  'ffn.proj_up_gate.weight': map('feedForward.gate.weight'),
+  'ffn.proj_up.weight': map('feedForward.up.weight'),
+  'ffn.proj_down.weight': map('feedForward.down.weight'),
+};
+
+const LARGE_MODEL: Readonly<Record<string, Layout>> = {
+  'embedding.weight': same('embedding.tokens'),
+  'backbone.out_norm.weight': same('norm.weight'),
+  'lm_head.weight': map('head.weight'),
+};
+
 const inBlock = (layout: Layout, index: string): Layout => ({
   ...layout,
   paths: layout.paths.map((path) => `blocks.${index}.${path}`),
@@ -76,28 +101,58 @@ const unknown = (name: string): LlmxError =>
     hint: 'Give the parameters of the whole model and nothing else.',
   });
 
+/** Their parameters of all blocks, by what holds the blocks. */
+const STACKS: Readonly<Record<string, Readonly<Record<string, Layout>>>> = {
+  xlstm_block_stack: { ...MLSTM, ...SLSTM },
+  backbone: LARGE,
+};
+
 /** The layout of one of their parameters. */
 function layoutOf(theirs: string): Layout {
-  const block = /^xlstm_block_stack\.blocks\.(\d+)\.(.+)$/u.exec(theirs);
-  const found = block === null ? MODEL[theirs] : (MLSTM[block[2]!] ?? SLSTM[block[2]!]);
+  const [, stack, index, name] = /^(xlstm_block_stack|backbone)\.blocks\.(\d+)\.(.+)$/u.exec(theirs) ?? [];
+  const isOfBlock = stack !== undefined && index !== undefined && name !== undefined;
+  const found = isOfBlock ? STACKS[stack]?.[name] : (MODEL[theirs] ?? LARGE_MODEL[theirs]);
   if (found === undefined) throw unknown(theirs);
-  return block === null ? found : inBlock(found, block[1]!);
+  return isOfBlock ? inBlock(found, index) : found;
 }
 
+type Names = ReadonlyMap<string, string>;
+
 /** Their name for each of our paths. */
-const namesByPath = (layouts: Readonly<Record<string, Layout>>): ReadonlyMap<string, string> =>
+const namesByPath = (layouts: Readonly<Record<string, Layout>>): Names =>
   new Map(Object.entries(layouts).flatMap(([theirs, { paths }]) => paths.map((path) => [path, theirs] as const)));
 
-const OF_MODEL = namesByPath(MODEL);
-const OF_BLOCK = { mlstm: namesByPath(MLSTM), slstm: namesByPath(SLSTM) };
+const NAMES = {
+  mlstm: namesByPath(MLSTM),
+  slstm: namesByPath(SLSTM),
+  large: namesByPath(LARGE),
+  model: namesByPath(MODEL),
+  largeModel: namesByPath(LARGE_MODEL),
+};
 
-/** The parameter of theirs that one of ours is, or is part of. */
-function theirName(path: string, params: Params): string {
-  const block = /^blocks\.(\d+)\.(.+)$/u.exec(path);
-  const kind = block !== null && `blocks.${block[1]}.recurrent.weight` in params ? 'slstm' : 'mlstm';
-  const name = block === null ? OF_MODEL.get(path) : OF_BLOCK[kind].get(block[2]!);
+/** Only the blocks of xLSTM 7B have a feed-forward layer and no recurrent matrix. */
+const isLarge = (params: Params): boolean =>
+  Object.keys(params).some((path) => {
+    const [, block] = /^(blocks\.\d+)\.feedForward\./u.exec(path) ?? [];
+    return block !== undefined && !(`${block}.recurrent.weight` in params);
+  });
+
+/** The parameter of theirs that each of ours is, or is part of. */
+function theirNames(params: Params): string[] {
+  const large = isLarge(params);
+  return Object.keys(params).map((path) => {
+    const [, index, own] = /^blocks\.(\d+)\.(.+)$/u.exec(path) ?? [];
+    if (index === undefined || own === undefined) return known(large ? NAMES.largeModel : NAMES.model, path, path);
+    if (large) return `backbone.blocks.${index}.${known(NAMES.large, own, path)}`;
+    const names = `blocks.${index}.recurrent.weight` in params ? NAMES.slstm : NAMES.mlstm;
+    return `xlstm_block_stack.blocks.${index}.${known(names, own, path)}`;
+  });
+}
+
+function known(names: Names, own: string, path: string): string {
+  const name = names.get(own);
   if (name === undefined) throw unknown(path);
-  return block === null ? name : `xlstm_block_stack.blocks.${block[1]}.${name}`;
+  return name;
 }
 
 interface Conversion {
@@ -134,7 +189,7 @@ function separated(theirs: tf.Tensor, { paths, axes, extraAxis }: Layout, offset
  * @throws LlmxError `LLMX_PARAM_MISMATCH` for a name that is not one of an xLSTM model
  */
 export function toOfficial(ours: Params, conversion: Conversion = {}): Params {
-  const names = [...new Set(Object.keys(ours).map((path) => theirName(path, ours)))];
+  const names = [...new Set(theirNames(ours))];
   const entries = names.map((name): [string, tf.Tensor] => {
     const layout = layoutOf(name);
     return [name, tf.tidy(() => joined(ours, layout, offsetOf(layout, conversion)))];

@@ -43,7 +43,12 @@ test('a ratio that does not fit the number of blocks is refused', () => {
   `);
 });
 
-test('positions outside the model, or besides a ratio, are refused', () => {
+test('positions outside the model, given twice, or besides a ratio, are refused', () => {
+  expect(refusal('architecture', model({ slstmAt: [1, 3, 1] }))).toMatchInlineSnapshot(`
+    "LLMX_CONFIG_INVALID
+    slstmAt names block 1 twice.
+    Name each sLSTM block once, counting from 0."
+  `);
   expect(refusal('architecture', model({ slstmAt: [1, 4] }))).toMatchInlineSnapshot(`
     "LLMX_CONFIG_INVALID
     slstmAt names block 4, but the model has blocks 0 to 3.
@@ -71,6 +76,12 @@ test('heads that do not divide the width are refused', () => {
     "LLMX_CONFIG_INVALID
     dModel 96 is not a multiple of heads 7.
     Set heads to 6, or change dModel."
+  `);
+  expect(refusal('block', { name: 'mlstm-large', heads: 5 })).toContain('dModel 96 is not a multiple of heads 5.');
+  expect(refusal('block', { name: 'mlstm-large', heads: 8, keyFactor: 0.3 })).toMatchInlineSnapshot(`
+    "LLMX_CONFIG_INVALID
+    The width of the keys 28 is not a multiple of heads 8.
+    Set heads to 7, or change dModel."
   `);
   expect(refusal('architecture', model({ heads: 3, ratio: [1, 1] }))).toContain('heads 3');
 });

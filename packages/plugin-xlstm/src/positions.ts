@@ -27,9 +27,12 @@ export function slstmPositions(depth: number, [matrix, scalar]: readonly [number
 /**
  * Positions as they were given.
  *
- * @throws LlmxError `LLMX_CONFIG_INVALID` for a position that is not in the model
+ * @throws LlmxError `LLMX_CONFIG_INVALID` for a position that is not in the model, or given twice
  */
 export function checkPositions(depth: number, positions: readonly number[]): readonly number[] {
+  const twice = positions.find((position, place) => positions.indexOf(position) < place);
+  if (twice !== undefined)
+    throw invalid(`slstmAt names block ${twice} twice.`, 'Name each sLSTM block once, counting from 0.');
   const outside = positions.find((position) => position >= depth);
   if (outside === undefined) return positions;
   throw invalid(

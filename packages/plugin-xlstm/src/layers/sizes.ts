@@ -9,6 +9,10 @@ export const outputStd = (dModel: number, depth: number): number => 2 / (depth *
 /** `factor` times the hidden size, rounded up to a multiple of 64. */
 export const innerWidth = (dModel: number, factor: number): number => 64 * Math.ceil((factor * dModel) / 64);
 
+/** The same as the reference of xLSTM 7B rounds it: less than 1 above a multiple of 64 counts as that multiple. */
+export const largeHiddenWidth = (dModel: number, factor: number): number =>
+  64 * Math.floor((factor * dModel + 63) / 64);
+
 /**
  * @param width named by `what` in the message
  * @throws LlmxError `LLMX_CONFIG_INVALID`
