@@ -19,6 +19,19 @@ import { llmx, start } from './support/llmx.ts';
 
 useTemplate();
 
+const TASK = `
+import { definePlugin, defineTask, z } from '@llmx/core';
+
+const doubling = defineTask({
+  name: 'doubling',
+  summary: 'Twice a number.',
+  config: z.strictObject({ number: z.number().default(0.5) }),
+  build: ({ number }) => ({ run: async ({ model }) => ({ twice: 2 * number, vocabSize: model.vocabSize }) }),
+});
+
+export default definePlugin({ name: 'tasks', version: '1.0.0', llmx: '^0.1.0', components: [doubling] });
+`;
+
 describe.concurrent('help', () => {
   test.for<[string[], string]>([
     [['--help'], 'COMMANDS'],
@@ -221,6 +234,58 @@ describe.concurrent('every command, for people and as JSON', () => {
     expect(some).toMatchObject({ split: 'train', contextLength: 8, tokens: 40, step: 4 });
   });
 
+  test('eval on tasks', async ({ expect }) => {
+    const folder = workspace('data', 'tiny.yaml');
+    fs.writeFileSync(path.join(folder, 'tasks.ts'), TASK);
+    await gives(
+      folder,
+      'train',
+      'tiny.yaml',
+      '--name',
+      'done',
+      '--set',
+      'plugins=[./tasks.ts]',
+      '--set',
+      'train.steps=1',
+    );
+    const flags = ['--task', 'doubling,{ name: doubling, number: 4 }', '--task', 'doubling'];
+    expect(await prints(folder, 'eval', 'done', ...flags)).toMatchInlineSnapshot(`
+      "doubling (number: 0.5), 0 s:
+        twice      1.000
+        vocabSize  257.0
+      doubling (number: 4), 0 s:
+        twice      8.000
+        vocabSize  257.0
+      doubling (number: 0.5), 0 s:
+        twice      1.000
+        vocabSize  257.0
+      checkpoint: runs/done/checkpoints/step-00000001
+      "
+    `);
+    expect(await gives(folder, 'eval', 'done', '--task', 'doubling')).toEqual({
+      tasks: [
+        {
+          task: { name: 'doubling', number: 0.5 },
+          metrics: { twice: 1, vocabSize: 257 },
+          seconds: expect.any(Number),
+        },
+      ],
+      checkpoint: checkpoint(folder, 'done', 1),
+      step: 1,
+      backend: 'cpu',
+    });
+    expect(await refusal(folder, ['eval', 'done', '--task', 'dubling'])).toMatchInlineSnapshot(`
+      "LLMX_COMPONENT_UNKNOWN
+      There is no task "dubling".
+      Did you mean "doubling"?"
+    `);
+    expect(await refusal(folder, ['eval', 'done', '--task', 'doubling', '--split', 'val'])).toMatchInlineSnapshot(`
+      "LLMX_USAGE
+      --split=val cannot also be provided when using --task.
+      \`llmx eval --help\` shows what it takes."
+    `);
+  });
+
   test('generate', async ({ expect }) => {
     const folder = workspace();
     const flags = ['--prompt', 'The sea', '--max-tokens', '12', '--seed', '3', '--top-k', '20'];
@@ -312,7 +377,7 @@ describe.concurrent('every command, for people and as JSON', () => {
   });
 });
 
-test('the plugin of docs/guide/writing-a-plugin.md trains', async ({ expect }) => {
+test('the plugin of docs/guide/writing-a-plugin.md trains and is evaluated', async ({ expect }) => {
   const folder = workspace('data');
   const guide = fs.readFileSync(new URL('../docs/guide/writing-a-plugin.md', import.meta.url), 'utf8');
   const files = [...guide.matchAll(/^```\w+\n(?:\/\/|#) (\S+)\n([^]*?)^```$/gm)];
@@ -323,4 +388,9 @@ test('the plugin of docs/guide/writing-a-plugin.md trains', async ({ expect }) =
   expect(status, stderr).toBe(0);
   expect(stderr).toContain('loss/hiddenSquare');
   expect(stderr).toContain('[plugin llmx-plugin-ideas 0.1.0] step 10: hidden states have grown');
+  const { tasks } = await gives(folder, 'eval', 'ideas', '--task', '{ name: continuation, begin: "to ", end: be }');
+  const { logProbability, tokens } = (tasks as [{ metrics: Record<string, number> }])[0].metrics;
+  expect(tokens).toBe(2);
+  expect(logProbability).toBeLessThan(2 * Math.log(1 / 257) + 4); // hardly trained
+  expect(logProbability).toBeGreaterThan(2 * Math.log(1 / 257) - 4);
 });

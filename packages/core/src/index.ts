@@ -34,4 +34,5 @@ export * from './run/index.ts';
 export { warmupOption, withWarmup } from './schedule/warmup.ts';
 export * from './tensor/index.ts';
 export type { EvaluationProgress, EvaluationResult } from './train/evaluate.ts';
+export { EVALUATION } from './train/forward-context.ts';
 export { VERSION } from './version.ts';

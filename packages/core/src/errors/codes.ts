@@ -66,7 +66,10 @@ export const ERROR_CODES = {
   LLMX_OUT_OF_MEMORY: { kind: 'user', when: 'Memory for a tensor, or for the work of a kernel, could not be had.' },
   LLMX_PARAM_MISMATCH: { kind: 'user', when: 'Stored parameters do not fit the model: other names or shapes.' },
   LLMX_PARAM_MISSING: { kind: 'failure', when: 'Code asked for a parameter that the model does not have.' },
-  LLMX_PLUGIN_FAILED: { kind: 'user', when: 'A plugin could not be imported or set up.' },
+  LLMX_PLUGIN_FAILED: {
+    kind: 'user',
+    when: 'Code of a plugin failed: it could not be imported or set up, or a component or task of it threw an error.',
+  },
   LLMX_PLUGIN_INVALID: { kind: 'user', when: 'A module is not a plugin, or its definition breaks a rule.' },
   LLMX_PLUGIN_MISSING: { kind: 'user', when: 'A plugin named in the configuration is not installed.' },
   LLMX_PLUGIN_VERSION: { kind: 'user', when: 'A plugin asks for another version of @llmx/core.' },

@@ -65,6 +65,15 @@ export class Registry {
     return this.#find(kind, name).component;
   }
 
+  /**
+   * The plugin that brings the component of that kind and name.
+   *
+   * @throws LlmxError `LLMX_COMPONENT_UNKNOWN`
+   */
+  owner(kind: Kind, name: string): PluginId {
+    return this.#find(kind, name).plugin;
+  }
+
   /** Checks options against the component's schema and fills its defaults in; `locate` names settings in problems. */
   check(kind: Kind, { name, ...options }: Selected, locate: Locate = below(name)): Checked<Selected> {
     const found = attempt(() => this.#find(kind, name));
@@ -157,16 +166,21 @@ const registrations = (plugins: readonly Plugin[]): [string, Registered][] =>
     ]),
   );
 
-/** Runs code of a plugin; what it throws carries the plugin's name, and errors of its own say what failed. */
+/** What code of a plugin threw, with the plugin's name; errors that are none of llmx's say what failed. */
+export function failureOf(plugin: PluginId, what: string, cause: unknown): LlmxError {
+  if (LlmxError.is(cause)) {
+    cause.plugin ??= plugin.name;
+    return cause;
+  }
+  const message = `${tag(plugin)} ${what}: ${reasonOf(cause)}.`;
+  return new LlmxError('LLMX_PLUGIN_FAILED', message, { hint: PLUGIN_HINT, cause, plugin: plugin.name });
+}
+
+/** Runs code of a plugin; what it throws is a `failureOf` it. */
 export function attributed<T>(plugin: PluginId, what: string, run: () => T): T {
   try {
     return run();
   } catch (cause) {
-    if (!LlmxError.is(cause)) {
-      const message = `${tag(plugin)} ${what}: ${reasonOf(cause)}.`;
-      throw new LlmxError('LLMX_PLUGIN_FAILED', message, { hint: PLUGIN_HINT, cause, plugin: plugin.name });
-    }
-    cause.plugin ??= plugin.name;
-    throw cause;
+    throw failureOf(plugin, what, cause);
   }
 }

@@ -295,8 +295,9 @@ export interface Sink {
   close?(): void | Promise<void>;
 }
 
-/** A benchmark that a trained model is evaluated on. */
+/** A benchmark that a trained model is evaluated on; `llmx eval --task` runs it. */
 export interface Task {
+  /** Tensors it makes are its own to dispose. Where the signal is aborted it ends soon, in any way. */
   run(args: { model: Model; params: Params; tokenizer: Tokenizer; signal: AbortSignal }): Promise<Metrics>;
 }
 

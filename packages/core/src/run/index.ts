@@ -9,5 +9,6 @@ export { type Manifest, readManifest } from './manifest.ts';
 export { type MetricsRecord, readMetrics } from './metrics-log.ts';
 export { type ProfileOptions, type ProfileProgress, type ProfileResult, profileTraining } from './profile.ts';
 export { openSavedModel, type SavedModel, type SavedModelOptions } from './saved-model.ts';
+export { runTasks, type TaskResult, type TasksOptions, type TasksResult } from './tasks.ts';
 export { train, type TrainOptions, type TrainResult } from './train.ts';
 export type { TrainEvent } from './train-event.ts';
