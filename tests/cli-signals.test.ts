@@ -10,8 +10,12 @@ useTemplate();
 
 describe.concurrent('signals', () => {
   /** A run that is held after step 4 and has been sent a signal, and has said so. */
-  async function interrupted(folder: string, signal: 'SIGINT' | 'SIGTERM'): Promise<Running> {
-    const running = start(folder, ['train', 'held.yaml', '--name', 'a', '--json']);
+  async function interrupted(
+    folder: string,
+    signal: 'SIGINT' | 'SIGTERM' | 'SIGUSR1',
+    ...flags: string[]
+  ): Promise<Running> {
+    const running = start(folder, ['train', 'held.yaml', '--name', 'a', '--json', ...flags]);
     await until(() => fs.existsSync(path.join(folder, 'held')));
     running.child.kill(signal);
     await until(() => running.stderr().includes(`${signal}: `));
@@ -54,6 +58,30 @@ describe.concurrent('signals', () => {
     expect(status).toBe(143);
     expect(onlyObject(stdout)).toMatchObject({ error: { code: 'LLMX_INTERRUPTED' } });
     expect(fs.existsSync(checkpoint(folder, 'a', 4))).toBe(true);
+  });
+
+  test('SIGUSR1 ends with 99 where it is asked for, however often it comes', async ({ expect }) => {
+    const folder = workspace();
+    const running = await interrupted(folder, 'SIGUSR1', '--requeue-signal', 'SIGUSR1');
+    running.child.kill('SIGUSR1');
+    release(folder);
+    const { status, stdout } = await running.ended;
+    expect(status).toBe(99);
+    expect(onlyObject(stdout)).toMatchObject({ error: { code: 'LLMX_INTERRUPTED' } });
+    expect(fs.existsSync(checkpoint(folder, 'a', 4))).toBe(true);
+  });
+
+  test('SIGTERM after SIGUSR1 ends at once', async ({ expect }) => {
+    const running = await interrupted(workspace(), 'SIGUSR1', '--requeue-signal', 'SIGUSR1');
+    running.child.kill('SIGTERM');
+    expect((await running.ended).status).toBe(143); // though the hook is never released
+  });
+
+  test('after train.maxTime the status is 99', async ({ expect }) => {
+    const args = ['train', 'tiny.yaml', '--name', 'a', '--json', '--set', 'train.maxTime=0.001s'];
+    const { status, stdout } = await start(workspace(), args).ended;
+    expect(status).toBe(99);
+    expect(onlyObject(stdout)).toMatchObject({ error: { code: 'LLMX_INTERRUPTED' } });
   });
 
   test.for([['SIGINT', 130] as const, ['SIGTERM', 143] as const])(

@@ -5,7 +5,7 @@ import { bundledPlugins } from './first-party.ts';
 import { type Display, plainDisplay } from './display.ts';
 import { reportFailure } from './failure.ts';
 import { createHost } from './host.ts';
-import { interruptSignal } from './interrupt.ts';
+import { interruptSignal, type RequeueSignal } from './interrupt.ts';
 import { liveDisplay } from './live-display.ts';
 import { printJson, reserveStdout, wantsJson } from './output.ts';
 
@@ -54,11 +54,18 @@ export abstract class BaseCommand extends Command {
    * Core, and what it needs of this process.
    *
    * @param stopping what the command does when it is asked to stop, for the user; without it an interrupt ends it at once
+   * @param requeueSignal a further signal that asks to stop, with exit status 99
    */
-  protected async open(stopping?: string): Promise<{ core: typeof import('@llmx/core'); environment: Environment }> {
+  protected async open(
+    stopping?: string,
+    requeueSignal?: RequeueSignal,
+  ): Promise<{ core: typeof import('@llmx/core'); environment: Environment }> {
     const core = await import('@llmx/core');
     if (stopping !== undefined)
-      this.#signal = interruptSignal((by) => this.display.note(`${by}: ${stopping}; a second one stops at once.`));
+      this.#signal = interruptSignal(
+        (by) => this.display.note(`${by}: ${stopping}${by === requeueSignal ? '' : '; a second one stops at once'}.`),
+        requeueSignal,
+      );
     const host = createHost({
       signal: this.#signal ?? new AbortController().signal,
       log: (level, message) => this.display.note(level === 'warn' ? `Warning: ${message}` : message),

@@ -5,6 +5,7 @@ import { Args, Flags } from '@oclif/core';
 
 import { BaseCommand } from '../base-command.ts';
 import { setFlag } from '../flags.ts';
+import { REQUEUE_SIGNALS } from '../interrupt.ts';
 import { grouped, shellWord, shortPath } from '../format.ts';
 import { TrainView } from '../train-view.ts';
 
@@ -36,11 +37,14 @@ export class Train extends BaseCommand {
     'allow-changes': Flags.boolean({
       description: 'Resume even if settings, data, plugins or the backend are others than at the start.',
     }),
+    'requeue-signal': Flags.option({ options: REQUEUE_SIGNALS })({
+      description: 'This signal, too, saves and stops; the exit status is then 99, for "start me again".',
+    }),
   };
 
   async run(): Promise<TrainResult> {
     const { args, flags } = await this.parse(Train);
-    const { core, environment } = await this.open('finishing the step and saving');
+    const { core, environment } = await this.open('finishing the step and saving', flags['requeue-signal']);
     const result = await this.display.run(['Opening data and model', 'Training'], (view) =>
       core.train(
         {

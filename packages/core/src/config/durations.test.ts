@@ -1,6 +1,14 @@
 import { expect, test } from 'vitest';
 
-import { durationSchema, runLengthSchema, stepsOf } from './durations.ts';
+import {
+  durationSchema,
+  millisecondsOf,
+  runLengthSchema,
+  stepsOf,
+  timeSchema,
+  tokensOf,
+  tokensSchema,
+} from './durations.ts';
 
 const scale = { tokensPerStep: 4096, totalSteps: 500 };
 
@@ -38,4 +46,23 @@ test('a run cannot be a share of itself', () => {
   expect(runLengthSchema.safeParse('5%').success).toBe(false);
   expect(runLengthSchema.safeParse(0).success).toBe(false);
   expect(runLengthSchema.safeParse('10Mtok').success).toBe(true);
+});
+
+test.each([
+  ['90s', 90_000],
+  ['45min', 2_700_000],
+  ['0.5h', 1_800_000],
+  ['2d', 172_800_000],
+])('%j is %i ms', (time, milliseconds) => {
+  expect(timeSchema.parse(time)).toBe(time);
+  expect(millisecondsOf(time)).toBe(milliseconds);
+});
+
+test.each(['0s', '0.0h', '10', '1 h', '-1s', '1.h', 'h', '5m'])('%j is no time', (time) => {
+  expect(timeSchema.safeParse(time).success).toBe(false);
+});
+
+test('numbers of tokens', () => {
+  expect([tokensOf(1000), tokensOf('1.5ktok'), tokensOf('2Mtok')]).toEqual([1000, 1500, 2_000_000]);
+  for (const wrong of [0, 1.5, '5%', '1M']) expect(tokensSchema.safeParse(wrong).success).toBe(false);
 });

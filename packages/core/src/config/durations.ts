@@ -4,6 +4,7 @@ import { LlmxError } from '../errors/index.ts';
 
 const FORMS = 'steps as an integer (1000), tokens (100Mtok; k, M, G or T), or a share of the run (5%)';
 const RUN_FORMS = 'steps as an integer (1000) or tokens (100Mtok; k, M, G or T)';
+const TOKEN_FORMS = 'a number of tokens (1000000 or 1Mtok; k, M, G or T)';
 const PATTERN = /^(\d+(?:\.\d+)?)([kMGT]?tok|%)$/;
 const TOKENS_PATTERN = /^\d+(?:\.\d+)?[kMGT]?tok$/;
 const MULTIPLES: Readonly<Record<string, number>> = { tok: 1, ktok: 1e3, Mtok: 1e6, Gtok: 1e9, Ttok: 1e12 };
@@ -17,6 +18,19 @@ export const durationSchema = z.union([z.int().min(0), z.string().regex(PATTERN,
 export const runLengthSchema = z.union(
   [z.int().min(1), z.string().regex(TOKENS_PATTERN, { error: `expected ${RUN_FORMS}` })],
   { error: `expected ${RUN_FORMS}` },
+);
+
+const TIME_FORMS = 'a time: 90s, 45min, 11.5h or 2d';
+const TIME_PATTERN = /^(?=.*[1-9])(\d+(?:\.\d+)?)(s|min|h|d)$/;
+const MILLISECONDS: Readonly<Record<string, number>> = { s: 1e3, min: 6e4, h: 3.6e6, d: 8.64e7 };
+
+/** A length of time above 0. */
+export const timeSchema = z.string().regex(TIME_PATTERN, { error: `expected ${TIME_FORMS}` });
+
+/** A number of tokens. */
+export const tokensSchema = z.union(
+  [z.int().min(1), z.string().regex(TOKENS_PATTERN, { error: `expected ${TOKEN_FORMS}` })],
+  { error: `expected ${TOKEN_FORMS}` },
 );
 
 export interface DurationScale {
@@ -42,6 +56,21 @@ export function stepsOf(duration: number | string, { tokensPerStep, totalSteps }
   if (unit !== '%') return Math.ceil(Math.round(amount * (MULTIPLES[unit] ?? 1)) / tokensPerStep);
   if (totalSteps === undefined) throw invalid(duration, RUN_FORMS);
   return amount === 0 ? 0 : Math.max(1, Math.round((amount / 100) * totalSteps));
+}
+
+/** A number of `tokensSchema`. */
+export const tokensOf = (tokens: number | string): number =>
+  typeof tokens === 'number' ? tokens : stepsOf(tokens, { tokensPerStep: 1 });
+
+/**
+ * A time of `timeSchema` in milliseconds.
+ *
+ * @throws LlmxError `LLMX_CONFIG_INVALID`
+ */
+export function millisecondsOf(time: string): number {
+  const [, amount, unit] = TIME_PATTERN.exec(time) ?? [];
+  if (amount === undefined || unit === undefined) throw invalid(time, TIME_FORMS);
+  return Number(amount) * (MILLISECONDS[unit] ?? 1);
 }
 
 const invalid = (duration: number | string, forms = FORMS): LlmxError =>

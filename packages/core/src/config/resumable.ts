@@ -5,6 +5,8 @@ import { isTree } from './tree.ts';
 /** Settings that a resumed run may change; those below them too. The dataset itself is compared by its fingerprint. */
 export const RESUMABLE_CHANGES: readonly string[] = [
   'train.steps',
+  'train.maxTime',
+  'train.tokens',
   'train.evalEvery',
   'train.evalTokens',
   'train.checkpointEvery',

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-import { durationSchema, runLengthSchema } from './durations.ts';
+import { durationSchema, runLengthSchema, timeSchema, tokensSchema } from './durations.ts';
 
 export const DEFAULT_ARCHITECTURE = 'decoder';
 
@@ -55,6 +55,10 @@ const trainSchema = z.strictObject({
     .array(text)
     .default([])
     .describe('Parameters that are not trained: those whose path matches a pattern (* is any text).'),
+  maxTime: timeSchema.optional().describe('Save and stop after this time, e.g. 11.5h; --resume continues.'),
+  tokens: tokensSchema
+    .optional()
+    .describe('End the run after this many tokens, e.g. 100Mtok, though its schedule is made for train.steps.'),
   seed: z.int().min(0).default(1).describe('Seed of initial values, data order and dropout.'),
 });
 

@@ -4,7 +4,7 @@ export interface Host {
   readonly cwd: string;
   /** Folder from which plugins are resolved where the experiment's folder has none: the CLI's own. */
   readonly installRoot: string;
-  /** Aborted when the user asks to stop. The reason is the signal's name, `SIGINT` or `SIGTERM`. */
+  /** Aborted when work has to stop. The reason says by what, for messages: a signal's name, or `train.maxTime 2h`. */
   readonly signal: AbortSignal;
   /** Packages that bring components known by name, e.g. `optimizer:adamw-schedulefree` -> `@llmx/plugin-schedulefree`. */
   readonly firstParty: Readonly<Record<string, string>>;

@@ -1,4 +1,4 @@
-import { stepsOf } from '../config/durations.ts';
+import { stepsOf, tokensOf } from '../config/durations.ts';
 import type { RunConfig } from '../config/schema.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { Registry } from '../plugin/registry.ts';
@@ -16,20 +16,21 @@ export interface RunPlan extends LoopPlan {
 export function planRun(registry: Registry, config: RunConfig): RunPlan {
   const { train, model, optimizer } = config;
   const tokensPerStep = train.batchSize * train.gradAccumulation * model.contextLength;
-  const totalSteps = stepsOf(train.steps, { tokensPerStep });
-  const steps = (duration: number | string): number => stepsOf(duration, { tokensPerStep, totalSteps });
+  const scheduled = stepsOf(train.steps, { tokensPerStep });
+  const steps = (duration: number | string): number => stepsOf(duration, { tokensPerStep, totalSteps: scheduled });
   const schedule = registry.create('schedule', config.schedule, { steps });
   const { lr } = optimizer as { lr?: unknown };
   if (typeof lr !== 'number')
     throw new LlmxError('LLMX_PLUGIN_INVALID', `The optimizer "${optimizer.name}" has no option lr of type number.`);
+  const limit = train.tokens === undefined ? Infinity : Math.ceil(tokensOf(train.tokens) / tokensPerStep);
   return {
-    totalSteps,
+    totalSteps: Math.min(scheduled, limit),
     tokensPerStep,
     gradAccumulation: train.gradAccumulation,
     logEvery: train.logEvery,
     evalEvery: steps(train.evalEvery),
     checkpointEvery: steps(train.checkpointEvery),
     keepEvery: steps(train.keepEvery),
-    learningRate: (step) => lr * schedule({ step, tokens: (step - 1) * tokensPerStep, totalSteps }),
+    learningRate: (step) => lr * schedule({ step, tokens: (step - 1) * tokensPerStep, totalSteps: scheduled }),
   };
 }

@@ -209,7 +209,7 @@ describe('a run', () => {
       `"The run was started with other settings: model.dModel was 16 and is now 32; optimizer.lr was 0.01 and is now 0.5."`,
     );
     expect(await message(start('whole', { resume: true, sets: ['train.steps=20'] }))).toMatchInlineSnapshot(
-      `"The run has done 24 steps already, more than train.steps 20."`,
+      `"The run has done 24 steps already, more than the 20 of train.steps and train.tokens."`,
     );
     expect(await message(start('new', { sets: ['model.vocabSize=100'] }))).toMatchInlineSnapshot(
       `"The tokenizer has 257 ids, which do not fit model.vocabSize 100."`,

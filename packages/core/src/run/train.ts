@@ -19,6 +19,7 @@ import type { TrainEvent } from './train-event.ts';
 import { checkDataset, checkInitialWeights, checkSettings, describeRun } from './run-facts.ts';
 import { freshState, restorePosition } from './saved-state.ts';
 import { openSession, type Session } from './session.ts';
+import { withinTime } from './time-limit.ts';
 
 /** The result of a finished run; `llmx train --json` prints it. */
 export interface TrainResult {
@@ -53,7 +54,7 @@ export interface TrainOptions {
  * Trains a run from its configuration, or continues it.
  *
  * @throws LlmxError every error of configuration, data, backend and storage, before the first step; `LLMX_RUN_EXISTS`,
- *   `LLMX_RUN_LOCKED`, `LLMX_RESUME_MISMATCH`, `LLMX_CHECKPOINT_DAMAGED`; `LLMX_INTERRUPTED` when a signal stopped it
+ *   `LLMX_RUN_LOCKED`, `LLMX_RESUME_MISMATCH`, `LLMX_CHECKPOINT_DAMAGED`; `LLMX_INTERRUPTED` when a signal or train.maxTime stopped it
  *   and its state is saved; and what hooks throw
  */
 export async function train(options: TrainOptions, environment: Environment): Promise<TrainResult> {
@@ -69,13 +70,9 @@ export async function train(options: TrainOptions, environment: Environment): Pr
     file: options.file,
     sets: options.sets ?? [],
   });
-  if (!exists) return startRun(directory, resolved, options, environment);
-  const run = openRun(directory, host.process);
-  try {
-    return await continueRun(run, resolved, options, environment);
-  } finally {
-    run.close();
-  }
+  return withinTime(resolved.config.train.maxTime, environment, (limited) =>
+    exists ? resumeRun(directory, resolved, options, limited) : startRun(directory, resolved, options, limited),
+  );
 }
 
 async function startRun(
@@ -105,6 +102,20 @@ async function startRun(
 }
 
 const hasSteps = ({ checkpoints }: RunDirectory): boolean => listSteps(checkpoints).some((step) => step > 0);
+
+async function resumeRun(
+  directory: string,
+  resolved: Resolved,
+  options: TrainOptions,
+  environment: Environment,
+): Promise<TrainResult> {
+  const run = openRun(directory, environment.host.process);
+  try {
+    return await continueRun(run, resolved, options, environment);
+  } finally {
+    run.close();
+  }
+}
 
 async function continueRun(
   run: RunDirectory,
@@ -224,7 +235,7 @@ function withoutResult({ result: _, ...rest }: Manifest): Manifest {
 const tooShort = (done: number, totalSteps: number): LlmxError =>
   new LlmxError(
     'LLMX_RESUME_MISMATCH',
-    `The run has done ${done} steps already, more than train.steps ${totalSteps}.`,
+    `The run has done ${done} steps already, more than the ${totalSteps} of train.steps and train.tokens.`,
     {
       hint: `Set train.steps to ${done} or more.`,
     },

@@ -1,3 +1,4 @@
+import { nextTurn } from '../data/files.ts';
 import type { TrainingBatches } from '../data/index.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { StepInfo } from '../plugin/plugin-types.ts';
@@ -58,14 +59,12 @@ async function read(scalars: StepScalars): Promise<Metrics> {
   return Object.fromEntries(Object.keys(scalars).map((name, index) => [name, values[index]![0]!]));
 }
 
-const interrupted = (step: number, signal: AbortSignal): LlmxError =>
-  new LlmxError(
-    'LLMX_INTERRUPTED',
-    `Training was stopped by ${String(signal.reason)} after step ${step}; its state is saved.`,
-    {
-      hint: 'Continue with --resume.',
-    },
-  );
+function interrupted(step: number, signal: AbortSignal): LlmxError {
+  const place = step === 0 ? 'before its first step' : `after step ${step}; its state is saved`;
+  return new LlmxError('LLMX_INTERRUPTED', `Training was stopped by ${String(signal.reason)} ${place}.`, {
+    hint: 'Continue with --resume.',
+  });
+}
 
 /** One step and what follows it, for every step up to the last. */
 export class TrainLoop {
@@ -94,12 +93,14 @@ export class TrainLoop {
   async run(start: LoopPosition): Promise<TrainState> {
     const { totalSteps } = this.#plan;
     let { state, step } = start;
+    await nextTurn(); // a signal may have come while data and model were prepared
+    if (this.#events.signal.aborted) throw interrupted(step, this.#events.signal); // nothing is new since it was saved
     if (!start.evaluated) ({ state } = await this.#finishStep({ ...start, evaluated: false }));
     while (step < totalSteps) {
       step += 1;
       state = await this.#step(step, state, step - start.step);
       await this.#finishStep({ state, step, evaluated: false });
-      await new Promise((resolve) => setImmediate(resolve)); // lets signals, timers and the writer's messages in
+      await nextTurn(); // lets signals, timers and the writer's messages in
       await this.#events.drain();
     }
     return state;
