@@ -36,6 +36,22 @@ const modelSchema = z.looseObject({
   contextLength: count.default(256).describe('Tokens per window.'),
 });
 
+const guardSchema = z.strictObject({
+  maxSkips: z
+    .int()
+    .min(0)
+    .default(3)
+    .describe('Steps in a row to leave out whose loss or gradients are not finite; one more stops the run.'),
+  spikeSigma: z
+    .number()
+    .min(0)
+    .default(0)
+    .describe(
+      'Leave out, too, steps whose loss or gradient norm is so many standard deviations above its mean; 0 is off.',
+    ),
+  spikeWindow: z.int().min(2).default(100).describe('Steps that the mean and the deviation are taken over.'),
+});
+
 const trainSchema = z.strictObject({
   steps: runLengthSchema.default(1000).describe('Length of the run.'),
   batchSize: count.default(16).describe('Windows per forward pass.'),
@@ -59,6 +75,10 @@ const trainSchema = z.strictObject({
   tokens: tokensSchema
     .optional()
     .describe('End the run after this many tokens, e.g. 100Mtok, though its schedule is made for train.steps.'),
+  guard: z
+    .union([guardSchema, z.literal(false)], { error: 'expected { maxSkips, spikeSigma, spikeWindow } or false' })
+    .prefault({})
+    .describe('What keeps bad steps out; false takes every step.'),
   seed: z.int().min(0).default(1).describe('Seed of initial values, data order and dropout.'),
 });
 

@@ -162,6 +162,11 @@ test('the smallest configuration, with every default filled in', async () => {
         "freeze": [],
         "gradAccumulation": 1,
         "gradClip": 1,
+        "guard": {
+          "maxSkips": 3,
+          "spikeSigma": 0,
+          "spikeWindow": 100,
+        },
         "keepBest": true,
         "keepEvery": 0,
         "keepLast": 2,

@@ -2,6 +2,7 @@ import type { TrainingBatches } from '../data/index.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { Objective, Optimizer } from '../plugin/types.ts';
 import { tf } from '../tensor/index.ts';
+import { FRESH_GUARD } from '../train/guard.ts';
 import { type LoopEvents, type LoopPlan, TrainLoop } from '../train/loop.ts';
 import { type Recipe, tensorsOf, type TrainState } from '../train/step.ts';
 import type { Recording } from './recording.ts';
@@ -75,6 +76,7 @@ function surroundings({ warmup, steps, signal, now, onStep }: ProfiledSteps, rec
     async drain() {
       if (done >= warmup && done < warmup + steps) recording.beginStep();
     },
+    skipped: () => undefined,
     logged: nothing,
     evaluate: nothing,
     save: nothing,
@@ -98,7 +100,7 @@ export async function profileSteps(profiled: ProfiledSteps, state: TrainState, r
   const restore = timeKernels(tf.getBackend(), now, (call) => recording.called(call));
   try {
     if (warmup === 0) recording.beginStep();
-    tf.dispose(tensorsOf(await loop.run({ state, step: 0, evaluated: true })));
+    tf.dispose(tensorsOf(await loop.run({ state, step: 0, evaluated: true, guard: FRESH_GUARD })));
   } finally {
     restore();
   }

@@ -27,6 +27,7 @@ export function planRun(registry: Registry, config: RunConfig): RunPlan {
     totalSteps: Math.min(scheduled, limit),
     tokensPerStep,
     gradAccumulation: train.gradAccumulation,
+    guard: train.guard,
     logEvery: train.logEvery,
     evalEvery: steps(train.evalEvery),
     checkpointEvery: steps(train.checkpointEvery),

@@ -56,8 +56,13 @@ export class Recorder implements LoopEvents {
     this.#parts.onEvent({ kind: 'step', step });
   }
 
+  skipped(step: number, reason: string): void {
+    this.#parts.host.log('warn', `Step ${step} was left out: ${reason}.`);
+  }
+
   async logged({ step }: StepInfo, metrics: Metrics): Promise<void> {
-    this.#trainLoss = metrics['loss'] ?? null;
+    const { loss } = metrics;
+    this.#trainLoss = loss !== undefined && Number.isFinite(loss) ? loss : null; // JSON has no others
     await this.#record('train', step, metrics);
     this.#parts.onEvent({ kind: 'logged', step, metrics });
   }
@@ -90,8 +95,8 @@ export class Recorder implements LoopEvents {
     const valLoss = this.valLossAt(info.step);
     const best = Number.isFinite(valLoss) && !(this.#bestLoss !== null && this.#bestLoss <= valLoss!);
     if (best) this.#bestLoss = valLoss;
-    const { step, evaluated } = position;
-    const record = { step, evaluated, trainLoss: this.#trainLoss, valLoss, bestLoss: this.#bestLoss };
+    const { step, evaluated, guard } = position;
+    const record = { step, evaluated, guard, trainLoss: this.#trainLoss, valLoss, bestLoss: this.#bestLoss };
     const keepsBest = session.resolved.config.train.keepBest && best;
     const { written } = await store.save(() => checkpointContent(session, info, position, { record, best: keepsBest }));
     void written.then(

@@ -9,6 +9,7 @@ import type { ActivePlugin } from '../plugin/loader.ts';
 import type { StepInfo } from '../plugin/plugin-types.ts';
 import type { Optimizer, Params, StateTree } from '../plugin/types.ts';
 import { tf } from '../tensor/index.ts';
+import { FRESH_GUARD, guardStateSchema } from '../train/guard.ts';
 import type { LoopPosition } from '../train/loop.ts';
 import { allParams, type Recipe, tensorsOf, type TrainState } from '../train/step.ts';
 import { type CheckpointRun, describedRun } from './checkpoint-run.ts';
@@ -22,6 +23,7 @@ const recordSchema = z.strictObject({
   step: z.int(),
   /** Whether the evaluation that is due after this step, if any, is done. */
   evaluated: z.boolean(),
+  guard: guardStateSchema.default(FRESH_GUARD),
   /** Loss of the step, as the objective defines it. */
   trainLoss: z.number().nullable(),
   /** Evaluation loss after this step, nats per token. */
@@ -108,7 +110,7 @@ export function restorePosition(
   const state = restoreState(session, checkpoint);
   restorePlugins(session.resolved.plugins, checkpoint);
   const record = readRecord(checkpoint);
-  return { position: { state, step, evaluated: record.evaluated }, record };
+  return { position: { state, step, evaluated: record.evaluated, guard: record.guard }, record };
 }
 
 function restoreState({ recipe, resolved, isFrozen }: Session, checkpoint: Checkpoint): TrainState {

@@ -7,6 +7,7 @@ import type { Host } from '../plugin/host.ts';
 import { resolveConfig, type Resolved } from '../plugin/resolve.ts';
 import type { Params } from '../plugin/types.ts';
 import { tf } from '../tensor/index.ts';
+import { FRESH_GUARD } from '../train/guard.ts';
 import { TrainLoop } from '../train/loop.ts';
 import { tensorsOf } from '../train/step.ts';
 import { createRun, openRun, runPath, type RunDirectory } from './directory.ts';
@@ -55,7 +56,7 @@ export interface TrainOptions {
  *
  * @throws LlmxError every error of configuration, data, backend and storage, before the first step; `LLMX_RUN_EXISTS`,
  *   `LLMX_RUN_LOCKED`, `LLMX_RESUME_MISMATCH`, `LLMX_CHECKPOINT_DAMAGED`; `LLMX_INTERRUPTED` when a signal or train.maxTime stopped it
- *   and its state is saved; and what hooks throw
+ *   and its state is saved; `LLMX_DIVERGED` when its guard did; and what hooks throw
  */
 export async function train(options: TrainOptions, environment: Environment): Promise<TrainResult> {
   const { host } = environment;
@@ -181,7 +182,12 @@ async function trainSteps(
 ): Promise<TrainResult> {
   const { recipe, plan, resolved, batches, backend } = session;
   const saved = store.steps().length > 0 ? restorePosition(session, store.load('latest')) : undefined;
-  const start = saved?.position ?? { state: freshState(session, weights), step: 0, evaluated: true };
+  const start = saved?.position ?? {
+    state: freshState(session, weights),
+    step: 0,
+    evaluated: true,
+    guard: FRESH_GUARD,
+  };
   if (start.step > plan.totalSteps) throw tooShort(start.step, plan.totalSteps);
   if (run.manifest.result !== undefined) run.update(withoutResult(run.manifest));
   const log = MetricsLog.open(run.metrics, start);

@@ -4,8 +4,9 @@ import { LlmxError } from '../errors/index.ts';
 import type { StepInfo } from '../plugin/plugin-types.ts';
 import type { Metrics } from '../plugin/types.ts';
 import { tf } from '../tensor/index.ts';
+import { type GuardOptions, type GuardState, judge, type StepNumbers, type Verdict } from './guard.ts';
 import { Pace } from './pace.ts';
-import { type Recipe, type StepScalars, trainStep, type TrainState } from './step.ts';
+import { type Recipe, type StepInput, type StepScalars, trainStep, type TrainState } from './step.ts';
 
 /** When things happen. Steps count from 1; 0 for a distance: never. */
 export interface LoopPlan {
@@ -15,6 +16,8 @@ export interface LoopPlan {
   readonly logEvery: number;
   readonly evalEvery: number;
   readonly checkpointEvery: number;
+  /** `false`: every step is taken, and nothing is read back to decide that. */
+  readonly guard: GuardOptions | false;
   /** Learning rate of a step, after the schedule. */
   learningRate(step: number): number;
 }
@@ -27,12 +30,15 @@ export interface LoopPosition {
   readonly step: number;
   /** Whether the evaluation that is due after that step, if any, is done. */
   readonly evaluated: boolean;
+  readonly guard: GuardState;
 }
 
 /** What the loop needs of its surroundings. The first failure of any of these ends the loop. */
 export interface LoopEvents {
   /** After every step. */
   stepped(step: number): void;
+  /** A step was left out, e.g. since `its loss is NaN`. */
+  skipped(step: number, reason: string): void;
   /** Numbers of a logged step. */
   logged(info: StepInfo, metrics: Metrics): Promise<void>;
   /** Evaluates; the state is borrowed. */
@@ -66,6 +72,21 @@ function interrupted(step: number, signal: AbortSignal): LlmxError {
   });
 }
 
+const diverged = (step: number, skips: number, reason: string): LlmxError =>
+  new LlmxError(
+    'LLMX_DIVERGED',
+    `Step ${step} was left out, the last of ${skips} in a row, more than train.guard.maxSkips: ${reason}.`,
+    {
+      hint: 'The state before these steps is saved. See what they read with `llmx data inspect --run`, or lower optimizer.lr and continue with --resume --allow-changes.',
+    },
+  );
+
+/** A position with what led to it. */
+interface StepOutcome extends LoopPosition {
+  /** Why the step was left out, if it was. */
+  readonly skip?: string | undefined;
+}
+
 /** One step and what follows it, for every step up to the last. */
 export class TrainLoop {
   readonly pace: Pace;
@@ -85,25 +106,37 @@ export class TrainLoop {
   }
 
   /**
-   * Trains to the last step, or until the signal asks to stop: then the state is saved first. Consumes the state.
+   * Trains to the last step, or until the signal or the guard asks to stop: then the state is saved first. Consumes the
+   * state.
    *
    * @returns the state after the last step, owned by the caller
-   * @throws LlmxError `LLMX_INTERRUPTED`, and whatever a hook, the data or an event fails with
+   * @throws LlmxError `LLMX_INTERRUPTED`, `LLMX_DIVERGED`, and whatever a hook, the data or an event fails with
    */
   async run(start: LoopPosition): Promise<TrainState> {
     const { totalSteps } = this.#plan;
-    let { state, step } = start;
+    let position = this.#resumed(start);
     await nextTurn(); // a signal may have come while data and model were prepared
-    if (this.#events.signal.aborted) throw interrupted(step, this.#events.signal); // nothing is new since it was saved
-    if (!start.evaluated) ({ state } = await this.#finishStep({ ...start, evaluated: false }));
-    while (step < totalSteps) {
-      step += 1;
-      state = await this.#step(step, state, step - start.step);
-      await this.#finishStep({ state, step, evaluated: false });
+    if (this.#events.signal.aborted) throw interrupted(start.step, this.#events.signal); // nothing is new since it was saved
+    if (!start.evaluated) await this.#finishStep(position);
+    while (position.step < totalSteps) {
+      const outcome = await this.#step(position, position.step + 1 - start.step);
+      await this.#finishStep(outcome);
+      position = outcome;
       await nextTurn(); // lets signals, timers and the writer's messages in
       await this.#events.drain();
     }
-    return state;
+    return position.state;
+  }
+
+  /** Whoever continues a run that the guard has stopped wants it to try again. */
+  #resumed(start: LoopPosition): LoopPosition {
+    return this.#isOver(start) ? { ...start, guard: { ...start.guard, skips: 0 } } : start;
+  }
+
+  /** Whether more steps in a row were left out than the guard allows. */
+  #isOver({ guard }: LoopPosition): boolean {
+    const options = this.#plan.guard;
+    return options !== false && guard.skips > options.maxSkips;
   }
 
   #info(step: number): StepInfo {
@@ -111,20 +144,35 @@ export class TrainLoop {
   }
 
   /** Batch -> gradients -> update; scalars are read back only where somebody wants to know. */
-  async #step(step: number, state: TrainState, sinceStart: number): Promise<TrainState> {
+  async #step(position: LoopPosition, sinceStart: number): Promise<StepOutcome> {
     const { hooks } = this.#recipe;
+    const step = position.step + 1;
     const info = this.#info(step);
     const lr = this.#plan.learningRate(step);
     const micros = Array.from({ length: this.#plan.gradAccumulation }, (_, micro) =>
       hooks.waterfallSync('batch', this.#batches.micro(step, micro).batch, info),
     );
-    const next = trainStep(this.#recipe, state, { info, lr, micros });
-    const logs = this.#logs(step);
+    const { next, skip, guard } = this.#guarded(position, { info, lr, micros });
+    if (skip !== undefined) this.#events.skipped(step, skip);
+    const logs = skip !== undefined || this.#logs(step);
     // The clock starts after the second step: the first ones compile and allocate.
     if (!logs && !hooks.takesPart('stepEnd', step) && sinceStart !== 2) tf.dispose(next.scalars);
     else await this.#report(info, { ...(await read(next.scalars)), lr }, { logs, isTimed: sinceStart >= 2 });
     this.#events.stepped(step);
-    return next.state;
+    return { state: next.state, step, evaluated: false, guard, skip };
+  }
+
+  /** The update, unless the guard leaves it out. */
+  #guarded(position: LoopPosition, input: StepInput) {
+    const { guard } = this.#plan;
+    let verdict: Verdict = { state: position.guard };
+    const accepts = (options: GuardOptions) => (numbers: StepNumbers) => {
+      verdict = judge(options, position.guard, numbers);
+      return verdict.skip === undefined;
+    };
+    const guarded = guard === false ? input : { ...input, accepts: accepts(guard) };
+    const next = trainStep(this.#recipe, position.state, guarded);
+    return { next, skip: verdict.skip, guard: verdict.state };
   }
 
   #logs(step: number): boolean {
@@ -150,9 +198,10 @@ export class TrainLoop {
     await hooks.series('stepEnd', { ...info, metrics: this.latest });
   }
 
-  /** Evaluation and checkpoint where they are due; stops here if a signal came. */
-  async #finishStep(position: LoopPosition): Promise<LoopPosition> {
-    const { step, state } = position;
+  /** Evaluation and checkpoint where they are due; stops here if a signal came, or the guard says so. */
+  async #finishStep(outcome: StepOutcome): Promise<void> {
+    const { skip, ...position } = outcome;
+    const { step, state, guard } = position;
     const { evalEvery, checkpointEvery, totalSteps } = this.#plan;
     const info = this.#info(step);
     const { signal } = this.#events;
@@ -160,16 +209,16 @@ export class TrainLoop {
       evaluation: isDue(step, evalEvery, totalSteps),
       checkpoint: isDue(step, checkpointEvery, totalSteps),
     };
+    const isOver = this.#isOver(position);
     let evaluated = !wants.evaluation;
-    if (wants.evaluation && !signal.aborted) evaluated = await this.#evaluate(info, state);
-    if (wants.checkpoint || step === totalSteps || signal.aborted)
-      await this.#events.save(info, { state, step, evaluated });
-    if (signal.aborted) {
+    if (wants.evaluation && !signal.aborted && !isOver) evaluated = await this.#evaluate(info, state);
+    const stops = signal.aborted || isOver;
+    if (wants.checkpoint || step === totalSteps || stops) await this.#events.save(info, { ...position, evaluated });
+    if (stops) {
       await this.#events.settle();
-      throw interrupted(step, signal);
+      throw isOver ? diverged(step, guard.skips, skip ?? 'it was not accepted') : interrupted(step, signal);
     }
     if (wants.evaluation || wants.checkpoint) this.pace.restart(step);
-    return { state, step, evaluated };
   }
 
   /** Whether the evaluation ran to its end, as opposed to having been stopped by the signal. */

@@ -11,6 +11,7 @@ import {
   tf,
 } from '../tensor/index.ts';
 import { trainingContext, upload } from './forward-context.ts';
+import type { StepNumbers } from './guard.ts';
 
 /** What a run trains with: fixed from the first step to the last. */
 export interface Recipe {
@@ -52,6 +53,8 @@ export interface StepInput {
   readonly lr: number;
   /** The accumulated batch. */
   readonly micros: readonly HostBatch[];
+  /** Whether to take the step, given its loss and the gradients' norm before clipping; asking waits for the device. */
+  accepts?(numbers: StepNumbers): boolean;
 }
 
 /** Scalar tensors of a step, read back together when somebody wants to know. */
@@ -135,8 +138,12 @@ function clip(grads: Params, norm: tf.Tensor, limit: number, overwrite: boolean)
   return mapParams(grads, (gradient) => scaled(gradient, factor, overwrite));
 }
 
+const isAccepted = ({ accepts }: StepInput, loss: tf.Tensor, gradNorm: tf.Tensor): boolean =>
+  accepts === undefined || accepts({ loss: loss.dataSync()[0]!, gradNorm: gradNorm.dataSync()[0]! });
+
 /**
- * One optimizer step: gradients of the accumulated batch -> gradient hooks -> clipping -> update. Consumes `state`.
+ * One optimizer step: gradients of the accumulated batch -> gradient hooks -> clipping -> update. Consumes `state`. A step
+ * that is not accepted ends before the update, with the state as it was and a scalar `skipped` of 1.
  *
  * @returns the next state and the step's scalars, both owned by the caller
  */
@@ -151,6 +158,8 @@ export function trainStep(
     const raw = accumulatedGradients(recipe, state, input);
     const grads = hooks.waterfallSync('gradients', raw.grads, info);
     const gradNorm = globalNorm(grads);
+    if (!isAccepted(input, raw.scalars['loss']!, gradNorm))
+      return { ...state, scalars: { ...raw.scalars, gradNorm, skipped: tf.scalar(1) } };
     const clipped = clip(grads, gradNorm, gradClip, !hooks.takesPart('inspect', info.step));
     const next = optimizer.update({
       grads: clipped,
