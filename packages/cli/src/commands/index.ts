@@ -10,6 +10,7 @@ import { Eval } from './eval.ts';
 import { Generate } from './generate.ts';
 import { Init } from './init.ts';
 import { Profile } from './profile.ts';
+import { RunsVerify } from './runs/verify.ts';
 import { Train } from './train.ts';
 
 /** Every command by its id; package.json points oclif here. */
@@ -24,5 +25,6 @@ export const COMMANDS: Readonly<Record<string, typeof Command>> = {
   generate: Generate,
   init: Init,
   profile: Profile,
+  'runs:verify': RunsVerify,
   train: Train,
 };

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 
-import { ioError } from '../errors/index.ts';
+import { ioError, LlmxError } from '../errors/index.ts';
 import { encodeState } from './encode-state.ts';
 import { discard, PARTIAL, removePartial, replaceFile, syncDirectory, writeSynced } from './durable-file.ts';
 import {
@@ -15,6 +15,7 @@ import {
   TENSOR_FILES,
   type TensorGroup,
 } from './layout.ts';
+import { verifyCheckpoint } from './load-checkpoint.ts';
 import { type HostTensors, writeSafetensors } from './safetensors.ts';
 import type { CheckpointFacts } from './state-file.ts';
 
@@ -77,6 +78,41 @@ export function recover(directory: string): void {
   pointToNewest(directory);
 }
 
+/** Headers and state.json, generously. */
+const BESIDE_TENSORS_BYTES = 1 << 20;
+const MIB = 2 ** 20;
+
+/** Refuses a checkpoint that would not fit beside the old ones, which stay until it is complete. */
+function checkRoom(directory: string, { model, optimizer, plugins }: CheckpointContent): void {
+  const { bavail, bsize, blocks } = fs.statfsSync(directory);
+  if (blocks === 0) return; // a file system that does not say
+  const needed = [model, optimizer, plugins]
+    .flatMap((group) => [...group.values()])
+    .reduce((sum, { data }) => sum + data.byteLength, BESIDE_TENSORS_BYTES);
+  if (bavail * bsize >= needed) return;
+  const [wants, has] = [Math.ceil(needed / MIB), Math.floor((bavail * bsize) / MIB)];
+  throw new LlmxError(
+    'LLMX_DISK_FULL',
+    `A checkpoint needs ${wants} MiB, the disk of "${directory}" has ${has} left.`,
+    {
+      hint: 'Free some space, or lower train.keepLast, and continue with --resume.',
+    },
+  );
+}
+
+/** Reads a checkpoint back before anything relies on it. */
+function checkWritten(folder: string): void {
+  try {
+    verifyCheckpoint(folder);
+  } catch (cause) {
+    if (!LlmxError.is(cause) || cause.code !== 'LLMX_CHECKPOINT_DAMAGED') throw cause;
+    throw new LlmxError('LLMX_IO_FAILED', `A checkpoint does not read back as it was written: ${cause.message}`, {
+      hint: 'The older checkpoints are still there. Check the disk, then continue with --resume.',
+      cause,
+    });
+  }
+}
+
 /** Fills a folder; every file in it and the folder itself are on disk afterwards. */
 function fill(folder: string, { facts, ...content }: CheckpointContent): void {
   fs.mkdirSync(folder);
@@ -116,7 +152,7 @@ function deleteOld(directory: string, { keepLast, keepEvery }: Retention): void 
 }
 
 /**
- * Writes one checkpoint: into a folder of another name, synced, renamed; then `latest`, `best` and the removal of old
+ * Writes one checkpoint: into a folder of another name, synced, read back, renamed; then `latest`, `best` and the removal of old
  * ones. Killed at any moment, it leaves the newest complete checkpoint loadable.
  *
  * @returns the checkpoint's folder
@@ -127,7 +163,9 @@ export function writeCheckpoint({ directory, pid, content, retention }: Checkpoi
   const partial = path.join(directory, `${PARTIAL}${name}-${pid}`);
   try {
     recover(directory); // a thread that crashed may have left something, too
+    checkRoom(directory, content);
     fill(partial, content);
+    checkWritten(partial);
     publish(partial, directory, name);
     pointToNewest(directory);
     deleteOld(directory, retention);

@@ -12,3 +12,4 @@ export { openSavedModel, type SavedModel, type SavedModelOptions } from './saved
 export { runTasks, type TaskResult, type TasksOptions, type TasksResult } from './tasks.ts';
 export { train, type TrainOptions, type TrainResult } from './train.ts';
 export type { TrainEvent } from './train-event.ts';
+export { type VerifiedRun, verifyRun, type VerifyOptions } from './verification.ts';
