@@ -4,7 +4,16 @@ import os from 'node:os';
 import path from 'node:path';
 
 import * as coreModule from '@llmx/core';
-import { builtin, type Host, prepareDataset, readMetrics, Registry, train, type TrainResult } from '@llmx/core';
+import {
+  builtin,
+  type Host,
+  prepareDataset,
+  readMetrics,
+  Registry,
+  train,
+  type TrainOptions,
+  type TrainResult,
+} from '@llmx/core';
 
 const CONFIG = {
   data: { train: 'data' },
@@ -43,15 +52,15 @@ export class TinyRuns {
         path.join(runs.folder, `${file}.txt`),
         Array.from({ length: 30 }, (_, line) => `${line * file} sheep and ${line} goats`).join('\n'),
       );
-    const instance = new Registry([builtin]).create('tokenizer', { name: 'bytes' }, {});
-    await prepareDataset({
-      inputs: [runs.folder],
-      out: path.join(runs.folder, 'data'),
-      tokenizer: { name: 'bytes', instance },
-      valFraction: 0.3,
-      host: runs.host(),
-    });
+    await runs.prepare({ out: 'data', valFraction: 0.3 });
     return runs;
+  }
+
+  /** Makes a dataset of the folder's texts. */
+  async prepare(options: { out: string; valFraction: number; force?: boolean }): Promise<void> {
+    const instance = new Registry([builtin]).create('tokenizer', { name: 'bytes' }, {});
+    const inputs = [path.join(this.folder, '*.txt')];
+    await prepareDataset({ inputs, tokenizer: { name: 'bytes', instance }, host: this.host(), ...options });
   }
 
   host(overrides: Partial<Host> = {}): Host {
@@ -69,8 +78,13 @@ export class TinyRuns {
   }
 
   /** Trains or continues the run `name`. */
-  train(name: string, sets: readonly string[] = [], host: Partial<Host> = {}): Promise<TrainResult> {
-    return train({ file: 'c.json', name, sets, resume: true }, { host: this.host(host), coreModule });
+  train(
+    name: string,
+    sets: readonly string[] = [],
+    host: Partial<Host> = {},
+    options: Partial<TrainOptions> = {},
+  ): Promise<TrainResult> {
+    return train({ file: 'c.json', name, sets, resume: true, ...options }, { host: this.host(host), coreModule });
   }
 
   path(...parts: readonly string[]): string {

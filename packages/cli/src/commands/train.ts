@@ -37,6 +37,7 @@ export class Train extends BaseCommand {
     'allow-changes': Flags.boolean({
       description: 'Resume even if settings, data, plugins or the backend are others than at the start.',
     }),
+    'verify-data': Flags.boolean({ description: 'Read the whole dataset first and compare it with its hashes.' }),
     'requeue-signal': Flags.option({ options: REQUEUE_SIGNALS })({
       description: 'This signal, too, saves and stops; the exit status is then 99, for "start me again".',
     }),
@@ -53,6 +54,7 @@ export class Train extends BaseCommand {
           name: flags.name ?? defaultName(args.config),
           resume: flags.resume,
           allowChanges: flags['allow-changes'],
+          verifyData: flags['verify-data'],
           onEvent: new TrainView(view).show,
         },
         environment,

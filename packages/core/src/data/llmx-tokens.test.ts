@@ -346,7 +346,7 @@ describe('damaged datasets', () => {
     );
     const reader = openDataset(directory).split('train');
     expect(failure(() => reader.read(0, reader.tokens))).toMatchInlineSnapshot(
-      `"LLMX_DATASET_DAMAGED: "/data/train-00001.arrow" is damaged: it holds the id 999, the vocabulary has 257. Copy the dataset again from where it was intact, or prepare it again."`,
+      `"LLMX_DATASET_DAMAGED: "/data/train-00001.arrow" is damaged: the id at byte 280 is 999, the vocabulary has 257. Copy the dataset again from where it was intact, or prepare it again."`,
     );
     reader.close();
   });

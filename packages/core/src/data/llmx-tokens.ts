@@ -48,16 +48,16 @@ export function openDataset(directory: string): ReturnType<Source['open']> {
  * Reads a whole dataset and compares every shard's hash, the hash of the ids, and the range of every id with
  * dataset.json.
  *
- * @throws LlmxError `LLMX_DATASET_MISSING`, `LLMX_DATASET_DAMAGED`, `LLMX_TOKENIZER_MISMATCH`
+ * @throws LlmxError `LLMX_DATASET_MISSING`, `LLMX_DATASET_DAMAGED`, `LLMX_TOKENIZER_MISMATCH`, `LLMX_INTERRUPTED`
  */
-export async function verifyDataset(directory: string): Promise<DatasetInfo> {
+export async function verifyDataset(directory: string, signal?: AbortSignal): Promise<DatasetInfo> {
   const { info, split } = openDataset(directory);
   const { splits } = readDatasetJson(directory);
   for (const [name, { shards, tokensSha256 }] of Object.entries(splits)) {
-    for (const shard of shards) await checkHash(join(directory, shard.file), shard.sha256);
+    for (const shard of shards) await checkHash(join(directory, shard.file), shard.sha256, signal);
     const reader = split(name);
     try {
-      if ((await hashTokens(reader)) !== tokensSha256)
+      if ((await hashTokens(reader, signal)) !== tokensSha256)
         throw damaged(directory, `the ids of split "${name}" do not match their hash`);
     } finally {
       reader.close();
@@ -102,22 +102,30 @@ function checkSize(directory: string, { file, size }: ShardJson): void {
   if (found.size !== size) throw damaged(path, `it has ${found.size} bytes, dataset.json says ${size}`);
 }
 
-async function checkHash(path: string, expected: string): Promise<void> {
+function throwIfStopped(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true)
+    throw new LlmxError('LLMX_INTERRUPTED', `Verification of the dataset was stopped by ${String(signal.reason)}.`);
+}
+
+async function checkHash(path: string, expected: string, signal: AbortSignal | undefined): Promise<void> {
   const hash = createHash('sha256');
   try {
-    for await (const chunk of fs.createReadStream(path, { highWaterMark: READ_BYTES }))
+    for await (const chunk of fs.createReadStream(path, { highWaterMark: READ_BYTES })) {
+      throwIfStopped(signal);
       hash.update(chunk as Uint8Array);
+    }
   } catch (cause) {
     throw ioError(cause, path, 'read');
   }
   if (hash.digest('hex') !== expected) throw damaged(path, `its SHA-256 is not ${expected}`);
 }
 
-async function hashTokens(reader: TokenReader): Promise<string> {
+async function hashTokens(reader: TokenReader, signal: AbortSignal | undefined): Promise<string> {
   const hash = createHash('sha256');
   for (let start = 0; start < reader.tokens; start += READ_TOKENS) {
     hash.update(reader.read(start, Math.min(READ_TOKENS, reader.tokens - start)));
     await nextTurn();
+    throwIfStopped(signal);
   }
   return hash.digest('hex');
 }

@@ -9,11 +9,18 @@ import { damaged, type DatasetJson, missingShard } from './dataset-json.ts';
 const OPEN_SHARDS = 128;
 /** Small windows are cut from pieces of this size: an allocation of its own would cost as much as reading them. */
 const PIECE_BYTES = 65_536;
+/** Reads between two looks at whether a shard has changed: a look costs as much as a read. */
+const READS_PER_CHECK = 1024;
+
+/** What changes when a file is written to, or another takes its name. */
+const identityOf = ({ dev, ino, size, mtimeMs }: fs.Stats): string => [dev, ino, size, mtimeMs].join(' ');
 
 /** Descriptors of a split's shards, opened when they are first needed. */
 export class ShardFiles {
   readonly paths: readonly string[];
   readonly #open = new Map<number, number>();
+  /** Each shard's identity when it was first opened. */
+  readonly #identities = new Map<number, string>();
 
   constructor(paths: readonly string[]) {
     this.paths = paths;
@@ -22,6 +29,18 @@ export class ShardFiles {
   /** @throws LlmxError `LLMX_DATASET_DAMAGED`, `LLMX_IO_FAILED` */
   descriptor(shard: number): number {
     return this.#open.get(shard) ?? this.#openShard(shard);
+  }
+
+  /**
+   * Fails if a shard is not what it was when it was first opened.
+   *
+   * @throws LlmxError `LLMX_DATASET_DAMAGED`
+   */
+  check(shard: number, descriptor = this.descriptor(shard)): void {
+    const identity = identityOf(fs.fstatSync(descriptor));
+    const first = this.#identities.get(shard) ?? identity;
+    this.#identities.set(shard, first);
+    if (identity !== first) throw damaged(this.paths[shard]!, 'it has been changed since it was opened');
   }
 
   close(): void {
@@ -39,6 +58,7 @@ export class ShardFiles {
     try {
       const descriptor = fs.openSync(path, 'r');
       this.#open.set(shard, descriptor);
+      this.check(shard, descriptor);
       return descriptor;
     } catch (cause) {
       if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') throw missingShard(path);
@@ -62,6 +82,7 @@ export class ShardedTokens implements TokenReader {
   readonly #shard: Uint32Array;
   #piece = new ArrayBuffer(0);
   #used = 0;
+  #reads = 0;
   #closed = false;
 
   /** `shards` has the batches of each of the files. */
@@ -109,6 +130,8 @@ export class ShardedTokens implements TokenReader {
     const width = ids.BYTES_PER_ELEMENT;
     const position = this.#offset[batch]! + within * width;
     const descriptor = this.#files.descriptor(shard);
+    this.#reads = (this.#reads + 1) % READS_PER_CHECK;
+    if (this.#reads === 0) this.#files.check(shard, descriptor);
     const path = this.#files.paths[shard]!;
     for (let got = 0; got < count * width;) {
       const bytes = readSome(descriptor, ids, done * width + got, count * width - got, position + got, path);
@@ -116,7 +139,11 @@ export class ShardedTokens implements TokenReader {
       got += bytes;
     }
     const foreign = firstAbove(ids, done, done + count, this.#vocabSize - 1);
-    if (foreign !== undefined) throw damaged(path, `it holds the id ${foreign}, the vocabulary has ${this.#vocabSize}`);
+    if (foreign !== undefined)
+      throw damaged(
+        path,
+        `the id at byte ${position + (foreign - done) * width} is ${ids[foreign]}, the vocabulary has ${this.#vocabSize}`,
+      );
   }
 
   /** The batch that holds a token, by bisection. */
@@ -145,9 +172,9 @@ export class ShardedTokens implements TokenReader {
   }
 }
 
-/** The first of the ids from `start` to `end` that is above `limit`. */
+/** Index of the first of the ids from `start` to `end` that is above `limit`. */
 function firstAbove(ids: TokenIds, start: number, end: number, limit: number): number | undefined {
-  for (let index = start; index < end; index++) if (ids[index]! > limit) return ids[index];
+  for (let index = start; index < end; index++) if (ids[index]! > limit) return index;
   return undefined;
 }
 
@@ -155,6 +182,6 @@ function readSome(file: number, ids: TokenIds, offset: number, length: number, p
   try {
     return fs.readSync(file, ids, offset, length, position);
   } catch (cause) {
-    throw ioError(cause, path, 'read');
+    throw ioError(cause, path, `read ${length} bytes from byte ${position} on of`);
   }
 }

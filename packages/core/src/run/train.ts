@@ -2,6 +2,7 @@ import fs from 'node:fs';
 
 import { listSteps } from '../checkpoint/layout.ts';
 import { CheckpointStore } from '../checkpoint/store.ts';
+import { verifyDataset } from '../data/index.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { Host } from '../plugin/host.ts';
 import { resolveConfig, type Resolved } from '../plugin/resolve.ts';
@@ -48,6 +49,8 @@ export interface TrainOptions {
   readonly resume?: boolean;
   /** Continues it even if settings, data, plugins or the backend are others. */
   readonly allowChanges?: boolean;
+  /** Reads the whole dataset first and compares it with its hashes. */
+  readonly verifyData?: boolean;
   readonly onEvent?: (event: TrainEvent) => void;
 }
 
@@ -71,9 +74,18 @@ export async function train(options: TrainOptions, environment: Environment): Pr
     file: options.file,
     sets: options.sets ?? [],
   });
+  if (options.verifyData === true) await verifyData(resolved, host);
   return withinTime(resolved.config.train.maxTime, environment, (limited) =>
     exists ? resumeRun(directory, resolved, options, limited) : startRun(directory, resolved, options, limited),
   );
+}
+
+async function verifyData({ config: { data } }: Resolved, host: Host): Promise<void> {
+  if (data.source.name !== 'llmx-tokens')
+    throw new LlmxError('LLMX_USAGE', `Data of the source "${data.source.name}" have no hashes to verify.`, {
+      hint: 'Leave --verify-data out.',
+    });
+  await verifyDataset(data.train, host.signal);
 }
 
 async function startRun(

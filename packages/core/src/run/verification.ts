@@ -45,9 +45,9 @@ function checkPointer(folder: string, pointer: string, steps: readonly number[])
   });
 }
 
-async function checkData({ datasets: [dataset] }: Manifest): Promise<string | null> {
+async function checkData({ datasets: [dataset] }: Manifest, signal: AbortSignal): Promise<string | null> {
   if (dataset === undefined) return null;
-  const { fingerprint } = await verifyDataset(dataset.path);
+  const { fingerprint } = await verifyDataset(dataset.path, signal);
   if (fingerprint === dataset.fingerprint) return dataset.path;
   throw new LlmxError(
     'LLMX_RESUME_MISMATCH',
@@ -78,7 +78,7 @@ export async function verifyRun(options: VerifyOptions, { host }: Pick<Environme
     try {
       return await body();
     } catch (error) {
-      if (!LlmxError.is(error)) throw error;
+      if (!LlmxError.is(error) || error.kind === 'interrupt') throw error;
       problems.push(error);
       return undefined;
     }
@@ -92,7 +92,9 @@ export async function verifyRun(options: VerifyOptions, { host }: Pick<Environme
   }
   for (const pointer of [LATEST, BEST]) await check(pointer, () => checkPointer(folder, pointer, steps));
   const dataset =
-    options.data === true && manifest !== undefined ? await check('dataset', () => checkData(manifest)) : null;
+    options.data === true && manifest !== undefined
+      ? await check('dataset', () => checkData(manifest, host.signal))
+      : null;
   const [first, ...others] = problems;
   if (first !== undefined) throw new LlmxProblems([first, ...others]);
   return { runDir, checkpoints: steps, bytes, records: records ?? 0, dataset: dataset ?? null };
