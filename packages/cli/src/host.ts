@@ -27,5 +27,6 @@ export const createHost = ({ signal, log }: Pick<Host, 'signal' | 'log'>): Host 
     peakMiB: process.resourceUsage().maxRSS / KIB_PER_MIB, // libuv gives it in KiB on every system
   }),
   now: () => performance.now(),
+  debug: process.env['LLMX_DEBUG'] === '1',
   log,
 });

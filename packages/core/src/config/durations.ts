@@ -27,6 +27,16 @@ const MILLISECONDS: Readonly<Record<string, number>> = { s: 1e3, min: 6e4, h: 3.
 /** A length of time above 0. */
 export const timeSchema = z.string().regex(TIME_PATTERN, { error: `expected ${TIME_FORMS}` });
 
+const SIZE_PATTERN = /^(?=.*[1-9])(\d+(?:\.\d+)?)(MiB|GiB)$/;
+/** An amount of memory above 0. */
+export const sizeSchema = z.string().regex(SIZE_PATTERN, { error: 'expected a size: 900MiB or 12GiB' });
+
+/** A size of `sizeSchema` in bytes. */
+export function sizeOf(size: string): number {
+  const [, amount, unit] = SIZE_PATTERN.exec(size) ?? [];
+  return Number(amount) * (unit === 'GiB' ? 2 ** 30 : 2 ** 20);
+}
+
 /** A number of tokens. */
 export const tokensSchema = z.union(
   [z.int().min(1), z.string().regex(TOKENS_PATTERN, { error: `expected ${TOKEN_FORMS}` })],

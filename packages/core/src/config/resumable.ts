@@ -6,6 +6,8 @@ import { isTree } from './tree.ts';
 export const RESUMABLE_CHANGES: readonly string[] = [
   'train.steps',
   'train.maxTime',
+  'train.maxMemory',
+  'train.watchdog',
   'train.tokens',
   'train.evalEvery',
   'train.evalTokens',

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-import { durationSchema, runLengthSchema, timeSchema, tokensSchema } from './durations.ts';
+import { durationSchema, runLengthSchema, sizeSchema, timeSchema, tokensSchema } from './durations.ts';
 
 export const DEFAULT_ARCHITECTURE = 'decoder';
 
@@ -75,6 +75,10 @@ const trainSchema = z.strictObject({
   tokens: tokensSchema
     .optional()
     .describe('End the run after this many tokens, e.g. 100Mtok, though its schedule is made for train.steps.'),
+  maxMemory: sizeSchema
+    .optional()
+    .describe('Save and stop when the process holds more resident memory than this, e.g. 12GiB.'),
+  watchdog: timeSchema.optional().describe('Say which step hangs when one takes longer than this, e.g. 10min.'),
   guard: z
     .union([guardSchema, z.literal(false)], { error: 'expected { maxSkips, spikeSigma, spikeWindow } or false' })
     .prefault({})

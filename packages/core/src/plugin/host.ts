@@ -22,5 +22,7 @@ export interface Host {
   memory(): { readonly residentMiB: number; readonly peakMiB: number };
   /** Milliseconds of a clock that never goes back. */
   now(): number;
+  /** Whether to look for defects at the cost of time: tensors that a step leaves behind. */
+  readonly debug?: boolean;
   log(level: 'info' | 'warn', message: string): void;
 }

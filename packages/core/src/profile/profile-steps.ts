@@ -77,6 +77,8 @@ function surroundings({ warmup, steps, signal, now, onStep }: ProfiledSteps, rec
       if (done >= warmup && done < warmup + steps) recording.beginStep();
     },
     skipped: () => undefined,
+    exceeded: () => undefined,
+    turnsTo: () => undefined,
     logged: nothing,
     evaluate: nothing,
     save: nothing,

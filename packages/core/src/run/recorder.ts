@@ -1,14 +1,17 @@
 import type { CheckpointStore } from '../checkpoint/store.ts';
+import type { LlmxError } from '../errors/index.ts';
 import type { Host } from '../plugin/host.ts';
 import type { StepInfo } from '../plugin/plugin-types.ts';
 import type { Metrics, Sink } from '../plugin/types.ts';
 import { evaluate } from '../train/evaluate.ts';
 import type { LoopEvents, LoopPosition } from '../train/loop.ts';
 import type { TrainState } from '../train/step.ts';
+import { overMemory } from './memory-limit.ts';
 import type { MetricsLog } from './metrics-log.ts';
 import { checkpointContent, type CheckpointRecord, evaluationWeights } from './saved-state.ts';
 import type { Session } from './session.ts';
 import type { TrainEvent } from './train-event.ts';
+import type { Activity, Watchdog } from './watchdog.ts';
 
 export interface RecorderParts {
   readonly session: Session;
@@ -17,6 +20,7 @@ export interface RecorderParts {
   readonly sinks: readonly Sink[];
   readonly host: Host;
   readonly onEvent: (event: TrainEvent) => void;
+  readonly watchdog?: Watchdog | undefined;
   /** What the checkpoint that the run goes on from remembers. */
   readonly record: CheckpointRecord | undefined;
 }
@@ -54,6 +58,15 @@ export class Recorder implements LoopEvents {
 
   stepped(step: number): void {
     this.#parts.onEvent({ kind: 'step', step });
+  }
+
+  exceeded(state: TrainState): LlmxError | undefined {
+    const { maxMemory } = this.#parts.session.resolved.config.train;
+    return maxMemory === undefined ? undefined : overMemory(maxMemory, this.residentMiB(), state);
+  }
+
+  turnsTo(step: number, activity: Activity): void {
+    this.#parts.watchdog?.beat(step, activity);
   }
 
   skipped(step: number, reason: string): void {

@@ -9,6 +9,7 @@ import { resolveConfig, type Resolved } from '../plugin/resolve.ts';
 import type { Params } from '../plugin/types.ts';
 import { tf } from '../tensor/index.ts';
 import { FRESH_GUARD } from '../train/guard.ts';
+import { LeakGuard } from '../train/leak-guard.ts';
 import { TrainLoop } from '../train/loop.ts';
 import { tensorsOf } from '../train/step.ts';
 import { createRun, openRun, runPath, type RunDirectory } from './directory.ts';
@@ -22,6 +23,7 @@ import { checkDataset, checkInitialWeights, checkSettings, describeRun } from '.
 import { freshState, restorePosition } from './saved-state.ts';
 import { openSession, type Session } from './session.ts';
 import { withinTime } from './time-limit.ts';
+import { Watchdog } from './watchdog.ts';
 
 /** The result of a finished run; `llmx train --json` prints it. */
 export interface TrainResult {
@@ -203,11 +205,14 @@ async function trainSteps(
   if (start.step > plan.totalSteps) throw tooShort(start.step, plan.totalSteps);
   if (run.manifest.result !== undefined) run.update(withoutResult(run.manifest));
   const log = MetricsLog.open(run.metrics, start);
+  const { watchdog: limit } = resolved.config.train;
+  const watchdog = limit === undefined ? undefined : new Watchdog(limit);
+  const leaks = host.debug === true ? new LeakGuard() : undefined;
   try {
     const context = { runDirectory: run.path, step: start.step };
     const sinks = resolved.config.sinks.map((sink) => resolved.registry.create('sink', sink, context));
-    const recorder = new Recorder({ session, store, log, sinks, host, onEvent, record: saved?.record });
-    const loop = new TrainLoop(recipe, plan, batches, recorder);
+    const recorder = new Recorder({ session, store, log, sinks, host, onEvent, watchdog, record: saved?.record });
+    const loop = new TrainLoop(recipe, plan, batches, recorder, leaks);
     const { totalSteps, tokensPerStep } = plan;
     const { windowsPerEpoch } = batches;
     onEvent({
@@ -240,6 +245,8 @@ async function trainSteps(
       backend: backend.name,
     };
   } finally {
+    leaks?.stop();
+    await watchdog?.stop();
     log.close();
   }
 }

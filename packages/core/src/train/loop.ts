@@ -3,8 +3,9 @@ import type { TrainingBatches } from '../data/index.ts';
 import { LlmxError } from '../errors/index.ts';
 import type { StepInfo } from '../plugin/plugin-types.ts';
 import type { Metrics } from '../plugin/types.ts';
-import { tf } from '../tensor/index.ts';
+import { stateTensors, tf } from '../tensor/index.ts';
 import { type GuardOptions, type GuardState, judge, type StepNumbers, type Verdict } from './guard.ts';
+import type { LeakGuard } from './leak-guard.ts';
 import { Pace } from './pace.ts';
 import { type Recipe, type StepInput, type StepScalars, trainStep, type TrainState } from './step.ts';
 
@@ -50,6 +51,10 @@ export interface LoopEvents {
   /** Waits until what was saved is complete. */
   settle(): Promise<void>;
   readonly signal: AbortSignal;
+  /** Asked after each step: why to save and stop, if there is a reason. */
+  exceeded(state: TrainState): LlmxError | undefined;
+  /** Training turns to this work on that step. */
+  turnsTo(step: number, activity: 'forward and backward pass' | 'evaluation' | 'saving a checkpoint'): void;
   /** Milliseconds of a clock that never goes back. */
   now(): number;
   residentMiB(): number;
@@ -96,8 +101,10 @@ export class TrainLoop {
   readonly #plan: LoopPlan;
   readonly #batches: TrainingBatches;
   readonly #events: LoopEvents;
+  readonly #leaks: LeakGuard | undefined;
 
-  constructor(recipe: Recipe, plan: LoopPlan, batches: TrainingBatches, events: LoopEvents) {
+  constructor(recipe: Recipe, plan: LoopPlan, batches: TrainingBatches, events: LoopEvents, leaks?: LeakGuard) {
+    this.#leaks = leaks;
     this.#recipe = recipe;
     this.#plan = plan;
     this.#batches = batches;
@@ -119,7 +126,12 @@ export class TrainLoop {
     if (this.#events.signal.aborted) throw interrupted(start.step, this.#events.signal); // nothing is new since it was saved
     if (!start.evaluated) await this.#finishStep(position);
     while (position.step < totalSteps) {
+      this.#leaks?.begin();
       const outcome = await this.#step(position, position.step + 1 - start.step);
+      // What is made in the first steps may be kept for good, e.g. tables of positions.
+      const { params, optimizer } = outcome.state;
+      if (outcome.step - start.step > 2)
+        this.#leaks?.end(outcome.step, [...Object.values(params), ...stateTensors(optimizer)]);
       await this.#finishStep(outcome);
       position = outcome;
       await nextTurn(); // lets signals, timers and the writer's messages in
@@ -148,6 +160,7 @@ export class TrainLoop {
     const { hooks } = this.#recipe;
     const step = position.step + 1;
     const info = this.#info(step);
+    this.#events.turnsTo(step, 'forward and backward pass');
     const lr = this.#plan.learningRate(step);
     const micros = Array.from({ length: this.#plan.gradAccumulation }, (_, micro) =>
       hooks.waterfallSync('batch', this.#batches.micro(step, micro).batch, info),
@@ -209,20 +222,26 @@ export class TrainLoop {
       evaluation: isDue(step, evalEvery, totalSteps),
       checkpoint: isDue(step, checkpointEvery, totalSteps),
     };
-    const isOver = this.#isOver(position);
+    const problem = this.#isOver(position)
+      ? diverged(step, guard.skips, skip ?? 'it was not accepted')
+      : this.#events.exceeded(state);
     let evaluated = !wants.evaluation;
-    if (wants.evaluation && !signal.aborted && !isOver) evaluated = await this.#evaluate(info, state);
-    const stops = signal.aborted || isOver;
-    if (wants.checkpoint || step === totalSteps || stops) await this.#events.save(info, { ...position, evaluated });
+    if (wants.evaluation && !signal.aborted && problem === undefined) evaluated = await this.#evaluate(info, state);
+    const stops = signal.aborted || problem !== undefined;
+    if (wants.checkpoint || step === totalSteps || stops) {
+      this.#events.turnsTo(step, 'saving a checkpoint');
+      await this.#events.save(info, { ...position, evaluated });
+    }
     if (stops) {
       await this.#events.settle();
-      throw isOver ? diverged(step, guard.skips, skip ?? 'it was not accepted') : interrupted(step, signal);
+      throw problem ?? interrupted(step, signal);
     }
     if (wants.evaluation || wants.checkpoint) this.pace.restart(step);
   }
 
   /** Whether the evaluation ran to its end, as opposed to having been stopped by the signal. */
   async #evaluate(info: StepInfo, state: TrainState): Promise<boolean> {
+    this.#events.turnsTo(info.step, 'evaluation');
     try {
       await this.#recipe.hooks.bracket('evaluate', [info], () => this.#events.evaluate(info, state));
       return true;
