@@ -46,6 +46,11 @@ const LEVELS = {
     { level: 1, flags: [] },
   ],
 };
+/** Levels for sources that multiply in bfloat16. */
+const BFLOAT16_LEVELS = {
+  x64: [{ level: 4, flags: ['-march=x86-64-v4', '-mavx512bf16', '-mprefer-vector-width=512'] }],
+  arm64: [],
+};
 
 /** A C++ compiler: the environment's CXX, else g++ or clang++, whichever works first; `version` is its first line. */
 export function findCompiler() {
@@ -94,6 +99,7 @@ async function inParallel(jobs) {
  * Builds one library, as far as it is out of date.
  *
  * @param kernels sources compiled per instruction set
+ * @param products names of those among them that multiply in bfloat16
  * @param sources other sources, compiled once
  * @param output the library's file
  * @param cache folder for objects
@@ -103,6 +109,7 @@ async function inParallel(jobs) {
  */
 export async function buildLibrary({
   kernels,
+  products = [],
   sources = [],
   output,
   cache,
@@ -118,7 +125,9 @@ export async function buildLibrary({
   const library = path.join(here, 'src', 'library.cpp');
   const units = [
     ...kernels.flatMap((source) =>
-      levels.map(({ level, flags }) => [source, [...KERNEL_FLAGS, ...flags, `-DLLMX_ISA=${level}`]]),
+      [...levels, ...(products.includes(path.basename(source)) ? BFLOAT16_LEVELS[process.arch] : [])].map(
+        ({ level, flags }) => [source, [...KERNEL_FLAGS, ...flags, `-DLLMX_ISA=${level}`]],
+      ),
     ),
     ...[...sources, library].map((source) => [source, []]),
   ];
@@ -185,6 +194,7 @@ export async function buildEngine({ compiler = findCompiler(), sanitize = false 
   const output = path.join(build, libraryName(sanitize ? 'llmx-native-sanitized' : 'llmx-native'));
   const sources = [path.join(here, 'src', 'runtime.cpp')];
   const cache = path.join(build, sanitize ? 'objects-sanitized' : 'objects');
-  const built = await buildLibrary({ kernels, sources, output, cache, compiler, sanitize });
+  const products = ['matmul.cpp', 'cross_entropy.cpp'];
+  const built = await buildLibrary({ kernels, products, sources, output, cache, compiler, sanitize });
   return { output, built };
 }

@@ -1,6 +1,6 @@
 import os from 'node:os';
 
-import { defineBackend, LlmxError, tf, z } from '@llmx/core';
+import { defineBackend, LlmxError, type Precision, tf, z } from '@llmx/core';
 import { nativeKernelNames, registerKernels } from './registration.ts';
 import {
   engineMissing,
@@ -68,14 +68,17 @@ const describe = ({ library }: NativeBackend): string => {
 };
 
 /**
- * Loads the engine and registers it with TensorFlow.js as `native`; gives one line about it.
+ * Loads the engine and registers it with TensorFlow.js as `native`; gives one line about it. With `bf16` products of matrices
+ * round their operands to bfloat16; sums, and all else, are float32.
  *
  * @throws LlmxError `LLMX_BACKEND_UNAVAILABLE`, `LLMX_CONFIG_INVALID`
  */
 export async function registerNativeBackend({
   threads = os.availableParallelism(),
-}: { threads?: number | undefined } = {}): Promise<string> {
+  precision = 'fp32',
+}: { threads?: number | undefined; precision?: Precision } = {}): Promise<string> {
   const backend = await open();
+  backend.roundsProducts = precision === 'bf16';
   backend.library.setInstructionSet(wantedInstructionSet(backend.library));
   backend.library.setThreads(threads);
   return describe(backend);
@@ -85,10 +88,10 @@ export const nativeComponent = defineBackend({
   name: 'native',
   summary: 'C++ kernels on all cores, with AVX2 and AVX-512 where the processor has them.',
   config,
-  build: ({ threads }) => ({
+  build: ({ threads }, { precision }) => ({
     tfjsName: 'native',
-    precisions: ['fp32'],
-    load: () => registerNativeBackend({ threads }),
+    precisions: ['fp32', 'bf16'],
+    load: () => registerNativeBackend({ threads, precision }),
     facts: () => {
       const { library } = nativeBackend();
       const { gflops, gigabytesPerSecond } = measurePeaks(nativeBackend());

@@ -4,6 +4,8 @@ export type TensorInfo = tf.TensorInfo;
 
 /** What kernels written in TypeScript need: memory, and the C++ kernels. */
 export interface Engine {
+  /** Whether products of matrices round their operands to bfloat16; sums, and all else, are float32. */
+  readonly roundsProducts: boolean;
   /**
    * A new tensor from the pool, its content unspecified.
    *

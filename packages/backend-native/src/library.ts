@@ -7,7 +7,7 @@ import { LlmxError } from '@llmx/core';
 import type { LibraryHandle } from 'koffi';
 
 /** The levels of native/include/llmx/kernel.h, by their numbers there. */
-export const INSTRUCTION_SETS = ['reference', 'portable', 'avx2', 'avx512'] as const;
+export const INSTRUCTION_SETS = ['reference', 'portable', 'avx2', 'avx512', 'avx512-bf16'] as const;
 export type InstructionSet = (typeof INSTRUCTION_SETS)[number];
 
 const PACKAGE = fileURLToPath(new URL('..', import.meta.url));

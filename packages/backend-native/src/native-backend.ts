@@ -24,6 +24,7 @@ interface Place {
 export class NativeBackend extends MathBackendCPU implements Engine {
   readonly library: Library;
   readonly memoryPool: Memory;
+  roundsProducts = false;
   /** Blocks released by kernels of tfjs-backend-cpu that are still running; see `borrowed`. */
   #heldBack: Block[] | undefined;
 

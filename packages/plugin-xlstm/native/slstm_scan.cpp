@@ -235,7 +235,7 @@ LLMX_INLINE void panels_tile(int64_t depth, Lines a, const float* panels, Lines 
 }
 
 // The most rows of a tile: AVX-512 and NEON have 32 registers, the others 16.
-#if LLMX_ISA == LLMX_ISA_AVX512 || defined(__aarch64__)
+#if LLMX_ISA >= LLMX_ISA_AVX512 || defined(__aarch64__)
 constexpr int MOST_ROWS = 8;
 #else
 constexpr int MOST_ROWS = 4;

@@ -7,7 +7,7 @@
  * LlmxLinearCrossEntropy: hidden [rows, width], weight, labels int32 [rows], outputs loss [rows], logits? [rows, vocab]
  * (kept if given), logSum [rows] (log of the sum of the logits' exponentials). LlmxLinearCrossEntropyGrad: dy [rows],
  * hidden, weight, labels, logits? (computed again if left out), logSum, outputs dHidden [rows, width], dWeight. Numbers of
- * both: rows, width, vocab, transposed. The weight is [width, vocab], or [vocab, width] if transposed.
+ * both: rows, width, vocab, transposed, bfloat16 (whether operands of products are rounded to it; nothing else is). The weight is [width, vocab], or [vocab, width] if transposed.
  *
  * A negative label is ignored: its loss and gradient are 0. One of vocab or more is an error. No output overlaps an input.
  */
@@ -45,14 +45,17 @@ struct LogSum {
 
 struct Head {
   int64_t rows, width, vocab;
-  bool transposed;
+  bool transposed, bfloat16;
   const float* hidden;
   const float* weight;
   const int32_t* labels;
 
   Head(const Call& call, int first)
-      : rows(call.integer(0)), width(call.integer(1)), vocab(call.integer(2)), transposed(call.flag(3)),
+      : rows(call.integer(0)), width(call.integer(1)), vocab(call.integer(2)), transposed(call.flag(3)), bfloat16(call.flag(4)),
         hidden(call.floats(first)), weight(call.floats(first + 1)), labels(call.integers(first + 2)) {}
+
+  /** What a product takes for x. */
+  double factor(float x) const { return bfloat16 ? rounded(x) : x; }
 };
 
 #if LLMX_ISA == LLMX_ISA_REFERENCE
@@ -78,8 +81,8 @@ int32_t cross_entropy(const float* logits, const int32_t* labels, int64_t rows, 
 float head_logit(const Head& head, int64_t row, int64_t entry) {
   double sum = 0;
   for (int64_t p = 0; p < head.width; ++p)
-    sum += static_cast<double>(head.hidden[row * head.width + p]) *
-           head.weight[head.transposed ? entry * head.width + p : p * head.vocab + entry];
+    sum += head.factor(head.hidden[row * head.width + p]) *
+           head.factor(head.weight[head.transposed ? entry * head.width + p : p * head.vocab + entry]);
   return static_cast<float>(sum);
 }
 
@@ -111,10 +114,11 @@ int32_t head_gradient(const Head& head, const float* dy, const float* logits, co
       const double logit = logits != nullptr ? logits[row * head.vocab + j] : head_logit(head, row, j);
       const bool counts = head.labels[row] >= 0;
       const double by_logit = counts ? (std::exp(logit - log_sums[row]) - (j == head.labels[row])) * dy[row] : 0;
+      const double factor = head.bfloat16 ? rounded(static_cast<float>(by_logit)) : by_logit;
       for (int64_t p = 0; p < width; ++p) {
         const int64_t at = head.transposed ? j * width + p : p * head.vocab + j;
-        by_hidden[row * width + p] += by_logit * head.weight[at];
-        by_weight[at] += by_logit * head.hidden[row * width + p];
+        by_hidden[row * width + p] += factor * head.factor(head.weight[at]);
+        by_weight[at] += factor * head.factor(head.hidden[row * width + p]);
       }
     }
   for (int64_t i = 0; i < head.rows * width; ++i) d_hidden[i] = static_cast<float>(by_hidden[i]);
@@ -196,6 +200,7 @@ int64_t chunk_line(int64_t size) { return size % 1024 == 0 ? size + 16 : size; }
 /** The logits of entries `begin` on, to lines that are `line` apart. */
 Matmul logits_of(const Head& head, int64_t begin, int64_t count, float* to, int64_t line) {
   Matmul matmul{};
+  matmul.bfloat16 = head.bfloat16;
   matmul.m = head.rows;
   matmul.n = count;
   matmul.k = matmul.a_line = head.width;
@@ -244,6 +249,7 @@ int32_t head_loss(const Head& head, float* loss, float* logits, float* log_sums)
 /** The part of the weight's gradient that belongs to a chunk, from the derivative by its logits. */
 Matmul weight_gradient(const Head& head, int64_t begin, int64_t count, const float* by_logits, int64_t line, float* d_weight) {
   Matmul matmul{};
+  matmul.bfloat16 = head.bfloat16;
   matmul.k = head.rows;
   matmul.transpose_a = true;
   if (head.transposed) {

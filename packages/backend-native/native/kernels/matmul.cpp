@@ -3,7 +3,8 @@
  *
  * Tensors: a [batches, m, k] (transposeA: [batches, k, m]; broadcastA: one for the whole batch), b [batches, k, n] (transposeB:
  * [batches, n, k]), bias? [n], residual? and factor? [batches, m, n]; outputs product and second? [batches, m, n].
- * Numbers: batches, m, n, k, transposeA, transposeB, broadcastA, broadcastB, activation (0: none, 1: exact GELU, 2: its backward pass; see Epilogue in matmul.h).
+ * Numbers: batches, m, n, k, transposeA, transposeB, broadcastA, broadcastB, activation (0: none, 1: exact GELU, 2: its backward
+ * pass; see Epilogue in matmul.h), bfloat16 (whether a and b are rounded to it; sums and everything else are float32).
  *
  * For each element, in this order: v = sum over k; v += bias[column]; the activation; v *= factor; v += residual; product = v.
  * The product may be the residual's own memory and overlaps nothing else.
@@ -30,6 +31,7 @@ struct Batch {
     first.transpose_b = call.flag(5);
     first.b_line = first.transpose_b ? first.k : first.n;
     first.accumulate = false;
+    first.bfloat16 = call.flag(9);
     first.epilogue = {call.floats(5), call.floats(6), call.floats(2), call.floats(3), call.floats(4),
                       call.integer(8)};
   }
@@ -74,7 +76,8 @@ int32_t multiply_batch(const Batch& batch) {
     for (int64_t i = 0; i < matmul.m; ++i)
       for (int64_t j = 0; j < matmul.n; ++j) {
         double sum = 0;
-        for (int64_t p = 0; p < matmul.k; ++p) sum += static_cast<double>(*matmul.a_from(i, p)) * *matmul.b_from(p, j);
+        const auto get = [&](const float* x) -> double { return matmul.bfloat16 ? rounded(*x) : *x; };
+        for (int64_t p = 0; p < matmul.k; ++p) sum += get(matmul.a_from(i, p)) * get(matmul.b_from(p, j));
         finish(matmul.epilogue, i * matmul.n + j, j, sum);
       }
   }
@@ -83,7 +86,8 @@ int32_t multiply_batch(const Batch& batch) {
 
 #else
 
-int32_t multiply_batch(Batch batch) {
+template <class Format>
+int32_t multiply_batch_as(Batch batch) {
   // One matrix for all: the batch is one tall product.
   if (batch.broadcast_b && !batch.broadcast_a && !batch.first.transpose_a) {
     batch.first.m *= batch.count;
@@ -97,13 +101,17 @@ int32_t multiply_batch(Batch batch) {
     const int64_t group = max<int64_t>(1, (1 << 16) / work);
     parallel(divide_up(batch.count, group), [&](int64_t task, int32_t worker) {
       for (int64_t index = task * group; index < min(batch.count, (task + 1) * group); ++index)
-        multiply_alone(batch.entry(index), worker);
+        multiply_alone<Format>(batch.entry(index), worker);
     });
     return 0;
   }
   for (int64_t index = 0; index < batch.count; ++index)
     if (multiply(batch.entry(index)) != 0) return 1;
   return 0;
+}
+
+int32_t multiply_batch(const Batch& batch) {
+  return batch.first.bfloat16 ? multiply_batch_as<Bfloat16>(batch) : multiply_batch_as<Float32>(batch);
 }
 
 #endif

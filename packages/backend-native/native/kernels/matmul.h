@@ -50,6 +50,8 @@ struct Matmul {
   int64_t line;
   /** Adds to what the product holds, before the epilogue. */
   bool accumulate;
+  /** Rounds both operands to bfloat16; sums are float32. */
+  bool bfloat16;
   Epilogue epilogue;
 
   /** The part of a from element (row, p) on; the same of b. */
@@ -146,7 +148,8 @@ LLMX_INLINE void fetch_tile(const Matmul& matmul, int64_t at, int rows, int colu
   }
 }
 
-/** Forms the last block's sums in tiles and finishes each. */
+/** Forms the last block's sums in tiles and finishes each; `depth` in words. */
+template <class Format>
 inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t depth, const float* a, const float* b,
                                 bool add) {
   alignas(64) float sums[MR * NR];
@@ -155,7 +158,7 @@ inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t 
     for (int64_t j = 0; j < part.columns; j += NR) {
       const int columns = static_cast<int>(min<int64_t>(NR, part.columns - j));
       fetch_tile(matmul, (part.row + i) * matmul.line + part.column + j, rows, columns);
-      tile_first(rows, columns, depth, a + i * depth, b + j * depth, sums, NR, false);
+      tile_first<Format>(rows, columns, depth, a + i * depth, b + j * depth, sums, NR, false);
       for (int r = 0; r < rows; ++r) {
         const int64_t row = part.row + i + r, column = part.column + j;
         const float* partial = add ? part.partial + (i + r) * part.partial_line + j : nullptr;
@@ -166,9 +169,10 @@ inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t 
 }
 
 /** One block of the sum of a part, from packed operands. */
+template <class Format>
 inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks& blocks, int64_t block, const float* a,
                            const float* b) {
-  const int64_t depth = blocks.size(block);
+  const int64_t depth = words<Format>(blocks.size(block));
   const bool add = block > 0 || matmul.accumulate, last = block == blocks.count - 1;
   for (int64_t j = 0; j < part.columns; j += COLUMNS) {
     Part some = part;
@@ -177,15 +181,16 @@ inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks&
     some.partial += j;
     const float* columns = b + j * depth;
     if (last && !matmul.epilogue.is_plain()) {
-      multiply_and_finish(matmul, some, depth, a, columns, add);
+      multiply_and_finish<Format>(matmul, some, depth, a, columns, add);
     } else {
-      multiply_panels(some.rows, some.columns, depth, a, depth * MR, columns, depth * NR, some.partial, some.partial_line,
+      multiply_panels<Format>(some.rows, some.columns, depth, a, depth * MR, columns, depth * NR, some.partial, some.partial_line,
                       add);
     }
   }
 }
 
 /** The whole product in one task. */
+template <class Format>
 inline void multiply_alone(const Matmul& matmul, int32_t worker) {
   const Blocks blocks(matmul.k);
   float* a = scratch<float>(worker, WHOLE_SLOT, round_up(matmul.m, MR) * blocks.length);
@@ -194,9 +199,9 @@ inline void multiply_alone(const Matmul& matmul, int32_t worker) {
   if (a == nullptr || b == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
   for (int64_t block = 0; block < blocks.count; ++block) {
     const int64_t begin = blocks.begin(block), depth = blocks.size(block);
-    pack_rows(a, matmul.a_from(0, begin), matmul.a_line, matmul.transpose_a, matmul.m, depth);
-    pack_columns(b, matmul.b_from(begin, 0), matmul.b_line, matmul.transpose_b, matmul.n, depth);
-    multiply_block(matmul, part, blocks, block, a, b);
+    pack_rows<Format>(a, matmul.a_from(0, begin), matmul.a_line, matmul.transpose_a, matmul.m, depth);
+    pack_columns<Format>(b, matmul.b_from(begin, 0), matmul.b_line, matmul.transpose_b, matmul.n, depth);
+    multiply_block<Format>(matmul, part, blocks, block, a, b);
   }
 }
 
@@ -215,6 +220,7 @@ inline int32_t for_groups(const Matmul& matmul, const Blocks& blocks, int64_t ex
 }
 
 /** b packed as a whole; each task takes a slice of rows, whose part of a it packs. */
+template <class Format>
 inline int32_t multiply_by_rows(const Matmul& matmul) {
   const Blocks blocks(matmul.k);
   const int64_t columns = round_up(matmul.n, NR), group = 2 * NR, groups = divide_up(matmul.n, group);
@@ -223,8 +229,8 @@ inline int32_t multiply_by_rows(const Matmul& matmul) {
   return for_groups(matmul, blocks, columns, [&](int64_t first, int64_t count, float* b) {
     parallel(count * groups, [&](int64_t task, int32_t) {
       const int64_t block = first + task / groups, column = task % groups * group, depth = blocks.size(block);
-      float* to = b + (block - first) * columns * blocks.length + column * depth;
-      pack_columns(to, matmul.b_from(blocks.begin(block), column), matmul.b_line, matmul.transpose_b,
+      float* to = b + (block - first) * columns * blocks.length + column * words<Format>(depth);
+      pack_columns<Format>(to, matmul.b_from(blocks.begin(block), column), matmul.b_line, matmul.transpose_b,
                    min(group, matmul.n - column), depth);
     });
     parallel(divide_up(matmul.m, slice), [&](int64_t task, int32_t worker) {
@@ -232,15 +238,16 @@ inline int32_t multiply_by_rows(const Matmul& matmul) {
       float* a = scratch<float>(worker, SLICE_SLOT, round_up(slice, MR) * blocks.length);
       if (a == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
       for (int64_t block = first; block < first + count; ++block) {
-        pack_rows(a, matmul.a_from(part.row, blocks.begin(block)), matmul.a_line, matmul.transpose_a, part.rows,
+        pack_rows<Format>(a, matmul.a_from(part.row, blocks.begin(block)), matmul.a_line, matmul.transpose_a, part.rows,
                   blocks.size(block));
-        multiply_block(matmul, part, blocks, block, a, b + (block - first) * columns * blocks.length);
+        multiply_block<Format>(matmul, part, blocks, block, a, b + (block - first) * columns * blocks.length);
       }
     });
   });
 }
 
 /** a packed as a whole; each task takes a slice of columns, whose part of b it packs. */
+template <class Format>
 inline int32_t multiply_by_columns(const Matmul& matmul) {
   const Blocks blocks(matmul.k);
   const int64_t rows = round_up(matmul.m, MR), group = 8 * MR, groups = divide_up(matmul.m, group);
@@ -248,8 +255,8 @@ inline int32_t multiply_by_columns(const Matmul& matmul) {
   return for_groups(matmul, blocks, rows, [&](int64_t first, int64_t count, float* a) {
     parallel(count * groups, [&](int64_t task, int32_t) {
       const int64_t block = first + task / groups, row = task % groups * group, depth = blocks.size(block);
-      float* to = a + (block - first) * rows * blocks.length + row * depth;
-      pack_rows(to, matmul.a_from(row, blocks.begin(block)), matmul.a_line, matmul.transpose_a,
+      float* to = a + (block - first) * rows * blocks.length + row * words<Format>(depth);
+      pack_rows<Format>(to, matmul.a_from(row, blocks.begin(block)), matmul.a_line, matmul.transpose_a,
                 min(group, matmul.m - row), depth);
     });
     parallel(divide_up(matmul.n, slice), [&](int64_t task, int32_t worker) {
@@ -257,9 +264,9 @@ inline int32_t multiply_by_columns(const Matmul& matmul) {
       float* b = scratch<float>(worker, SLICE_SLOT, round_up(slice, NR) * blocks.length);
       if (b == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
       for (int64_t block = first; block < first + count; ++block) {
-        pack_columns(b, matmul.b_from(blocks.begin(block), part.column), matmul.b_line, matmul.transpose_b,
+        pack_columns<Format>(b, matmul.b_from(blocks.begin(block), part.column), matmul.b_line, matmul.transpose_b,
                      part.columns, blocks.size(block));
-        multiply_block(matmul, part, blocks, block, a + (block - first) * rows * blocks.length, b);
+        multiply_block<Format>(matmul, part, blocks, block, a + (block - first) * rows * blocks.length, b);
       }
     });
   });
@@ -267,24 +274,33 @@ inline int32_t multiply_by_columns(const Matmul& matmul) {
 
 // ---- Products with a vector: bound by memory, so nothing is packed
 
+/** The number as the format holds it. */
+template <class Format>
+LLMX_INLINE float as(float x) {
+  return Format::ROUNDS ? rounded(x) : x;
+}
+
 /**
  * Sum of x times a line. One line at a time and 4 KiB fetched ahead, across its end: reading one stream gives the memory's full
  * rate, four side by side two thirds of it.
  */
+template <class Format>
 inline float dot(const float* x, const float* line, int64_t length) {
+  const auto get = [](const float* from) { return Format::ROUNDS ? rounded(load(from)) : load(from); };
   vec even{}, odd{};
   int64_t p = 0;
   for (; p + 2 * LANES <= length; p += 2 * LANES) {
     for (int i = 0; i < 2 * LANES; i += 16) __builtin_prefetch(line + p + 1024 + i);
-    even += load(x + p) * load(line + p);
-    odd += load(x + p + LANES) * load(line + p + LANES);
+    even += get(x + p) * get(line + p);
+    odd += get(x + p + LANES) * get(line + p + LANES);
   }
   float rest = 0;
-  for (; p < length; ++p) rest += x[p] * line[p];
+  for (; p < length; ++p) rest += as<Format>(x[p]) * as<Format>(line[p]);
   return sum(even + odd) + rest;
 }
 
 /** sums[j] = sum over p of x[p] * matrix[p * line + j], for `count` columns. */
+template <class Format>
 inline void add_lines(const float* __restrict x, const float* __restrict matrix, int64_t line, int64_t length,
                       int64_t count, float* __restrict sums) {
   for (int64_t j = 0; j < count; ++j) sums[j] = 0;
@@ -293,24 +309,25 @@ inline void add_lines(const float* __restrict x, const float* __restrict matrix,
     const float* from = matrix + p * line;
     for (int64_t j = 0; j < count; ++j) {
       float s = sums[j];
-      for (int q = 0; q < 8; ++q) s += x[p + q] * from[q * line + j];
+      for (int q = 0; q < 8; ++q) s += as<Format>(x[p + q]) * as<Format>(from[q * line + j]);
       sums[j] = s;
     }
   }
   for (; p < length; ++p)
-    for (int64_t j = 0; j < count; ++j) sums[j] += x[p] * matrix[p * line + j];
+    for (int64_t j = 0; j < count; ++j) sums[j] += as<Format>(x[p]) * as<Format>(matrix[p * line + j]);
 }
 
 /** A product with m = 1, and a without gaps. */
+template <class Format>
 inline void multiply_vector(const Matmul& matmul) {
   constexpr int64_t LONGEST = 1024;
   const int64_t chunk = min<int64_t>(LONGEST, max<int64_t>(4 * LANES, round_up(divide_up(matmul.n, 32), LANES)));
   parallel_chunks(matmul.n, chunk, [&](int64_t begin, int64_t end) {
     alignas(64) float sums[LONGEST];
     if (matmul.transpose_b) {
-      for (int64_t j = begin; j < end; ++j) sums[j - begin] = dot(matmul.a, matmul.b + j * matmul.b_line, matmul.k);
+      for (int64_t j = begin; j < end; ++j) sums[j - begin] = dot<Format>(matmul.a, matmul.b + j * matmul.b_line, matmul.k);
     } else {
-      add_lines(matmul.a, matmul.b + begin, matmul.b_line, matmul.k, end - begin, sums);
+      add_lines<Format>(matmul.a, matmul.b + begin, matmul.b_line, matmul.k, end - begin, sums);
     }
     const float* partial = matmul.accumulate ? matmul.epilogue.product + begin : nullptr;
     finish_line(matmul.epilogue, begin, begin, end - begin, sums, partial);
@@ -345,18 +362,23 @@ inline void multiply_nothing(const Matmul& matmul) {
     }
 }
 
+template <class Format>
+inline int32_t multiply_as(const Matmul& matmul) {
+  const bool row = matmul.m == 1 && (!matmul.transpose_a || matmul.a_line == 1);
+  const bool column = matmul.n == 1 && matmul.line == 1 && (matmul.transpose_b || matmul.b_line == 1);
+  if (row) return multiply_vector<Format>(matmul), 0;
+  if (column) return multiply_vector<Format>(as_row(matmul)), 0;
+  // Below a few microseconds of work threads cost more than they bring.
+  if (matmul.m * matmul.n * matmul.k <= 1 << 17) return multiply_alone<Format>(matmul, 0), 0;
+  // The smaller operand is packed as a whole: less memory, and each task reads all of it.
+  return matmul.m < matmul.n ? multiply_by_columns<Format>(matmul) : multiply_by_rows<Format>(matmul);
+}
+
 /** The product, on all threads; not 0 where memory is short. */
 inline int32_t multiply(const Matmul& matmul) {
   if (matmul.m == 0 || matmul.n == 0) return 0;
   if (matmul.k == 0) return multiply_nothing(matmul), 0;
-  const bool row = matmul.m == 1 && (!matmul.transpose_a || matmul.a_line == 1);
-  const bool column = matmul.n == 1 && matmul.line == 1 && (matmul.transpose_b || matmul.b_line == 1);
-  if (row) return multiply_vector(matmul), 0;
-  if (column) return multiply_vector(as_row(matmul)), 0;
-  // Below a few microseconds of work threads cost more than they bring.
-  if (matmul.m * matmul.n * matmul.k <= 1 << 17) return multiply_alone(matmul, 0), 0;
-  // The smaller operand is packed as a whole: less memory, and each task reads all of it.
-  return matmul.m < matmul.n ? multiply_by_columns(matmul) : multiply_by_rows(matmul);
+  return matmul.bfloat16 ? multiply_as<Bfloat16>(matmul) : multiply_as<Float32>(matmul);
 }
 
 }  // namespace llmx::LLMX_ISA_NAME

@@ -6,11 +6,14 @@
  * NR columns of b as [panel][depth][NR], the last panel filled up with zeros. Packed memory comes from `scratch` and holds
  * round_up(rows, MR) * depth or round_up(columns, NR) * depth floats.
  *
+ * Panels hold words of 32 bits: what a word is depends on the format, and `words(depth)` says how many a line has.
+ *
  * Every element is the sum over depth in order, from 0; `accumulate` adds that sum to what c holds. No sum depends on where
  * an element lies in its tile, nor on which tiles surround it.
  */
 #pragma once
 
+#include "bfloat16.h"
 #include "llmx/blocks.h"
 
 namespace llmx::LLMX_ISA_NAME {
@@ -21,7 +24,7 @@ namespace llmx::LLMX_ISA_NAME {
 //   AVX-512, 32 registers: 24 + 3 + 1; 11 loads for 24 products. On Zen 5 8 x 48, 12 x 32, 14 x 32 and 6 x 64 are equal (98%
 //   of the peak), on Intel 8 x 48 is best.
 //   AVX2, 16 registers: 12 + 2 + 1.   NEON, 32 registers: 24 + 3 + 1.   SSE2, 16 registers and no fused product: 8 + 2 + 1 + 1.
-#if LLMX_ISA == LLMX_ISA_AVX512 || defined(__aarch64__)
+#if LLMX_ISA >= LLMX_ISA_AVX512 || defined(__aarch64__)
 constexpr int MR = 8, VECTORS = 3;
 #elif LLMX_ISA == LLMX_ISA_AVX2
 constexpr int MR = 6, VECTORS = 2;
@@ -29,6 +32,25 @@ constexpr int MR = 6, VECTORS = 2;
 constexpr int MR = 4, VECTORS = 2;
 #endif
 constexpr int NR = VECTORS * LANES;
+
+/** Packed operands as they are. */
+struct Float32 {
+  static constexpr bool ROUNDS = false;
+  /** Positions along the depth that share a word. */
+  static constexpr int PER_WORD = 1;
+};
+
+/** Packed operands rounded to bfloat16, two positions in a word where the machine multiplies such pairs. */
+struct Bfloat16 {
+  static constexpr bool ROUNDS = true;
+  static constexpr int PER_WORD = LLMX_ISA == LLMX_ISA_AVX512_BF16 ? 2 : 1;
+};
+
+/** Words of a packed line. */
+template <class Format>
+LLMX_INLINE int64_t words(int64_t depth) {
+  return divide_up(depth, Format::PER_WORD);
+}
 
 // Positions along the depth that are packed together: one cache line of each source line.
 constexpr int BLOCK = 16;
@@ -82,25 +104,106 @@ inline void pack_lengthwise(float* to, const float* from, int64_t stride, int64_
   }
 }
 
+#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+
+/** As `pack_crosswise`, into words of two positions. */
 template <int WIDTH>
+inline void pack_pairs_crosswise(float* to, const float* from, int64_t stride, int count, int64_t depth) {
+  // Lines are rounded first and then transposed, half as many words.
+  constexpr int WORDS = LANES;
+  alignas(64) float lines[WIDTH * WORDS] = {};
+  const float* ahead = WIDTH <= 16 ? from + WIDTH * stride : from + 4 * WORDS;
+  for (int64_t block = 0; block < depth; block += 2 * WORDS, to += WIDTH * WORDS) {
+    const int positions = static_cast<int>(min<int64_t>(2 * WORDS, depth - block));
+    for (int i = 0; i < count; ++i) {
+      const float* line = from + i * stride + block;
+      for (int p = 0; p < positions; p += 16) __builtin_prefetch(ahead + i * stride + block + p);
+      const vec first = positions >= LANES ? load(line) : load_first(line, positions);
+      const int left = positions - LANES;
+      const vec second = left >= LANES ? load(line + LANES) : left > 0 ? load_first(line + LANES, left) : vec{};
+      store(lines + i * WORDS, neighbours(first, second));
+    }
+    const int count_words = (positions + 1) / 2, quads = count_words / 4 * 4;
+    for (int i = 0; i < WIDTH; i += 4) {
+      for (int w = 0; w < quads; w += 4) transpose_quads(to + w * WIDTH + i, WIDTH, lines + i * WORDS + w, WORDS);
+      for (int w = quads; w < count_words; ++w)
+        for (int j = i; j < i + 4; ++j) std::memcpy(to + w * WIDTH + j, lines + j * WORDS + w, 4);
+    }
+  }
+}
+
+/** As `pack_lengthwise`, into words of two positions. */
+template <int WIDTH>
+inline void pack_pairs_lengthwise(float* to, const float* from, int64_t stride, int64_t count, int64_t depth) {
+  constexpr int GROUP = WIDTH < LANES ? LANES : WIDTH, PART = WIDTH < LANES ? WIDTH : LANES;
+  static_assert(GROUP % PART == 0 && LANES % PART == 0);
+  const int64_t panel = words<Bfloat16>(depth) * WIDTH;
+  for (int64_t block = 0; block < depth; block += BLOCK) {
+    const int64_t end = min(depth, block + BLOCK);
+    for (int64_t i = 0; i < count; i += GROUP)
+      for (int64_t p = block; p < end; p += 2)
+        for (int64_t j = i; j < i + GROUP; j += LANES) {
+          const float* source = from + p * stride + j;
+          __builtin_prefetch(source + BLOCK * stride);
+          __builtin_prefetch(source + (BLOCK + 1) * stride);
+          const int lanes = static_cast<int>(max<int64_t>(0, min<int64_t>(LANES, count - j)));
+          const auto get = [&](const float* x) { return lanes == LANES ? load(x) : load_first(x, lanes); };
+          alignas(64) float pairs[LANES];
+          store(pairs, zipped(get(source), p + 1 < depth ? get(source + stride) : vec{}));
+          for (int part = 0; part < LANES; part += PART) {
+            const int64_t column = j + part;
+            if (WIDTH >= LANES || column < count)
+              std::memcpy(to + column / WIDTH * panel + p / 2 * WIDTH + column % WIDTH, pairs + part, PART * sizeof(float));
+          }
+        }
+  }
+}
+
+#endif
+
+template <int WIDTH, class Format>
 inline void pack(float* to, const float* from, int64_t stride, bool crosswise, int64_t count, int64_t depth) {
-  if (!crosswise) return pack_lengthwise<WIDTH>(to, from, stride, count, depth);
-  for (int64_t i = 0; i < count; i += WIDTH)
-    pack_crosswise<WIDTH>(to + i * depth, from + i * stride, stride, static_cast<int>(min<int64_t>(WIDTH, count - i)), depth);
+#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+  if constexpr (Format::PER_WORD == 2) {
+    if (!crosswise) return pack_pairs_lengthwise<WIDTH>(to, from, stride, count, depth);
+    for (int64_t i = 0; i < count; i += WIDTH)
+      pack_pairs_crosswise<WIDTH>(to + i * words<Format>(depth), from + i * stride, stride,
+                                  static_cast<int>(min<int64_t>(WIDTH, count - i)), depth);
+    return;
+  }
+#endif
+  if (crosswise) {
+    for (int64_t i = 0; i < count; i += WIDTH)
+      pack_crosswise<WIDTH>(to + i * depth, from + i * stride, stride, static_cast<int>(min<int64_t>(WIDTH, count - i)), depth);
+  } else {
+    pack_lengthwise<WIDTH>(to, from, stride, count, depth);
+  }
+  if constexpr (Format::ROUNDS)
+    for (int64_t i = 0; i < round_up(count, WIDTH) * depth; ++i) to[i] = rounded(to[i]);
 }
 
 /** Packs a [rows, depth], whose lines are `stride` apart; `transposed`: it is stored as [depth, rows]. */
+template <class Format>
 inline void pack_rows(float* to, const float* from, int64_t stride, bool transposed, int64_t rows, int64_t depth) {
-  pack<MR>(to, from, stride, !transposed, rows, depth);
+  pack<MR, Format>(to, from, stride, !transposed, rows, depth);
 }
 
 /** Packs b [depth, columns], whose lines are `stride` apart; `transposed`: it is stored as [columns, depth]. */
+template <class Format>
 inline void pack_columns(float* to, const float* from, int64_t stride, bool transposed, int64_t columns, int64_t depth) {
-  pack<NR>(to, from, stride, transposed, columns, depth);
+  pack<NR, Format>(to, from, stride, transposed, columns, depth);
 }
 
-/** The first ROWS rows and WIDTH vectors of a tile. */
-template <int ROWS, int WIDTH>
+template <class Format>
+LLMX_INLINE vec add_words(vec sums, const float* row, vec columns) {
+#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+  if constexpr (Format::PER_WORD == 2) return add_products(sums, broadcast_word(row), columns);
+#endif
+  return sums + broadcast(*row) * columns;
+}
+
+/** The first ROWS rows and WIDTH vectors of a tile; `depth` in words, here and below. */
+template <class Format, int ROWS, int WIDTH>
 __attribute__((noinline)) void tile_part(int64_t depth, const float* __restrict a, const float* __restrict b,
                                          float* __restrict c, int64_t stride, bool accumulate) {
   vec sums[ROWS][WIDTH];
@@ -118,9 +221,8 @@ __attribute__((noinline)) void tile_part(int64_t depth, const float* __restrict 
     for (int j = 0; j < WIDTH; ++j) columns[j] = load(b + j * LANES);
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
-      const vec row = broadcast(a[i]);
 #pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) sums[i][j] += row * columns[j];
+      for (int j = 0; j < WIDTH; ++j) sums[i][j] = add_words<Format>(sums[i][j], a + i, columns[j]);
     }
   }
 #pragma GCC unroll 8
@@ -134,30 +236,33 @@ __attribute__((noinline)) void tile_part(int64_t depth, const float* __restrict 
 }
 
 /** c [MR, NR] (+)= a panel of a times a panel of b; lines of c are `stride` apart. */
+template <class Format>
 LLMX_INLINE void tile(int64_t depth, const float* a, const float* b, float* c, int64_t stride, bool accumulate) {
-  tile_part<MR, VECTORS>(depth, a, b, c, stride, accumulate);
+  tile_part<Format, MR, VECTORS>(depth, a, b, c, stride, accumulate);
 }
 
 /** As `tile`, at least the first `rows` rows and `columns` columns of it; c must have room for the whole tile. */
+template <class Format>
 inline void tile_first(int rows, int columns, int64_t depth, const float* a, const float* b, float* c, int64_t stride,
                        bool accumulate) {
   const bool half = rows <= MR / 2;
   if (columns > 2 * LANES) {
-    half ? tile_part<MR / 2, VECTORS>(depth, a, b, c, stride, accumulate) : tile(depth, a, b, c, stride, accumulate);
+    half ? tile_part<Format, MR / 2, VECTORS>(depth, a, b, c, stride, accumulate) : tile<Format>(depth, a, b, c, stride, accumulate);
   } else if (columns > LANES) {
-    half ? tile_part<MR / 2, 2>(depth, a, b, c, stride, accumulate) : tile_part<MR, 2>(depth, a, b, c, stride, accumulate);
+    half ? tile_part<Format, MR / 2, 2>(depth, a, b, c, stride, accumulate) : tile_part<Format, MR, 2>(depth, a, b, c, stride, accumulate);
   } else {
-    half ? tile_part<MR / 2, 1>(depth, a, b, c, stride, accumulate) : tile_part<MR, 1>(depth, a, b, c, stride, accumulate);
+    half ? tile_part<Format, MR / 2, 1>(depth, a, b, c, stride, accumulate) : tile_part<Format, MR, 1>(depth, a, b, c, stride, accumulate);
   }
 }
 
 /** As `tile`, but only the first `rows` rows and `columns` columns of c exist. */
+template <class Format>
 inline void tile_edge(int rows, int columns, int64_t depth, const float* a, const float* b, float* c, int64_t stride,
                       bool accumulate) {
   if (columns % LANES == 0 && (rows == MR || rows == MR / 2))
-    return tile_first(rows, columns, depth, a, b, c, stride, accumulate);
+    return tile_first<Format>(rows, columns, depth, a, b, c, stride, accumulate);
   alignas(64) float whole[MR * NR];
-  tile_first(rows, columns, depth, a, b, whole, NR, false);
+  tile_first<Format>(rows, columns, depth, a, b, whole, NR, false);
   for (int i = 0; i < rows; ++i) {
     float* to = c + i * stride;
     for (int j = 0; j < columns; ++j) to[j] = accumulate ? to[j] + whole[i * NR + j] : whole[i * NR + j];
@@ -166,11 +271,12 @@ inline void tile_edge(int rows, int columns, int64_t depth, const float* a, cons
 
 /**
  * c [m, n] (+)= a b from packed panels, `a_stride` and `b_stride` floats apart: depth * MR and depth * NR, or more where the
- * product runs over a part of a longer depth. Lines of c are `c_stride` apart.
+ * product runs over a part of a longer depth. `depth` is in words. Lines of c are `c_stride` apart.
  *
  * Panels of a come outermost: one stays in the first-level cache while b streams from the second, and c is written in bands of
  * whole lines, which matters when c is not in a cache (twice as fast on wide products).
  */
+template <class Format>
 inline void multiply_panels(int64_t m, int64_t n, int64_t depth, const float* a, int64_t a_stride, const float* b,
                             int64_t b_stride, float* c, int64_t c_stride, bool accumulate) {
   for (int64_t i = 0; i < m; i += MR, a += a_stride) {
@@ -179,8 +285,8 @@ inline void multiply_panels(int64_t m, int64_t n, int64_t depth, const float* a,
     for (int64_t j = 0; j < n; j += NR, panel += b_stride) {
       const int columns = static_cast<int>(min<int64_t>(NR, n - j));
       float* to = c + i * c_stride + j;
-      if (rows == MR && columns == NR) tile(depth, a, panel, to, c_stride, accumulate);
-      else tile_edge(rows, columns, depth, a, panel, to, c_stride, accumulate);
+      if (rows == MR && columns == NR) tile<Format>(depth, a, panel, to, c_stride, accumulate);
+      else tile_edge<Format>(rows, columns, depth, a, panel, to, c_stride, accumulate);
     }
   }
 }

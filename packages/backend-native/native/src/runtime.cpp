@@ -187,6 +187,7 @@ int32_t best_instruction_set() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) return LLMX_ISA_AVX512_BF16;
   return avx512 ? LLMX_ISA_AVX512 : avx2 ? LLMX_ISA_AVX2 : LLMX_ISA_PORTABLE;
 #else
   return LLMX_ISA_PORTABLE;

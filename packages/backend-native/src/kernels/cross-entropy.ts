@@ -32,7 +32,7 @@ const linearCrossEntropy: NativeKernel = (engine, inputs, attributes) => {
   const [loss, logSum] = [engine.allocate([rows]), engine.allocate([rows])];
   const logits = engine.allocate(isKept ? [rows, vocab] : [0]);
   const outputs = [loss, isKept ? logits : undefined, logSum];
-  engine.run('LlmxLinearCrossEntropy', [...tensors, ...outputs], [...lengths, Number(transposed)]);
+  engine.run('LlmxLinearCrossEntropy', [...tensors, ...outputs], [...lengths, Number(transposed), Number(engine.roundsProducts)]);
   return [loss, logSum, logits];
 };
 
@@ -48,7 +48,7 @@ const linearCrossEntropyGrad: NativeKernel = (engine, inputs, attributes) => {
   const logits = requireShape(name, 'logits', inputs['logits'], isKept ? [rows, vocab] : [0]);
   const gradients = [engine.allocate(hidden.shape), engine.allocate(weight.shape)];
   const given = [dy, ...tensors, isKept ? logits : undefined, logSum];
-  engine.run(name, [...given, ...gradients], [...lengths, Number(transposed)]);
+  engine.run(name, [...given, ...gradients], [...lengths, Number(transposed), Number(engine.roundsProducts)]);
   return gradients;
 };
 

@@ -14,7 +14,7 @@ interface Product {
   readonly k: number;
   /** One operand for the whole batch. */
   readonly one?: 'a' | 'b';
-  /** Bits: transposeA, transposeB, bias, residual, factor, activation (its backward pass with factor and transposeA), second result, in place. */
+  /** Bits: transposeA, transposeB, bias, residual, factor, activation (its backward pass with factor and transposeA), second result, in place, bfloat16. */
   readonly variant: number;
 }
 
@@ -49,6 +49,7 @@ function check({ batches = 1, m, n, k, one, variant }: Product, edit?: (tensors:
       +(one === 'a'),
       +(one === 'b'),
       has(5) ? (has(4) && has(0) ? 2 : 1) : 0,
+      +has(8),
     ],
     results: has(5) && has(6) ? [5, 6] : [5],
     tolerance: { relative: 1e-5, absolute: 3e-6 * (1 + Math.sqrt(k)) },
@@ -57,7 +58,7 @@ function check({ batches = 1, m, n, k, one, variant }: Product, edit?: (tensors:
 
 /** Another combination of transposes and epilogue for each call. */
 let turn = 0;
-const nextVariant = (): number => (turn = (turn + 77) % 256);
+const nextVariant = (): number => (turn = (turn + 333) % 512);
 
 // Around the tiles' lengths: 4, 6 and 8 rows; 8, 16 and 48 columns.
 const SIZES = [0, 1, 3, 4, 7, 8, 9, 16, 17, 33, 48, 49, 97] as const;
@@ -68,7 +69,7 @@ describeEngine('products of matrices', () => {
   });
 
   test('every combination of transposes and epilogue', () => {
-    for (let variant = 0; variant < 256; variant++) check({ m: 13, n: 50, k: 20, variant });
+    for (let variant = 0; variant < 512; variant++) check({ m: 13, n: 50, k: 20, variant });
   });
 
   test.each([
@@ -85,7 +86,7 @@ describeEngine('products of matrices', () => {
     const isLong = sizes.k > 10_000;
     for (let count = 0; count < (isLong ? 1 : 4); count++) check({ ...sizes, variant: nextVariant() });
     // The residual in place while the sum is formed in blocks.
-    if (!isLong) check({ ...sizes, variant: 0b10001000 });
+    if (!isLong) for (const variant of [0b10001000, 0b110001000]) check({ ...sizes, variant });
   });
 
   test('with vectors', () => {
@@ -99,7 +100,7 @@ describeEngine('products of matrices', () => {
       [130, 700],
     ] as const;
     for (const [size, k] of sizes)
-      for (const variant of [0, 1, 2, 3, 0b01111100, 0b10001111]) {
+      for (const variant of [0, 1, 2, 3, 0b01111100, 0b10001111, 0b100000000, 0b100000011]) {
         check({ m: 1, n: size, k, variant });
         check({ m: size, n: 1, k, variant });
       }
@@ -117,7 +118,7 @@ describeEngine('products of matrices', () => {
   });
 
   test('NaN and infinity reach what they belong to and nothing else', () => {
-    for (const variant of [0, 1, 2, 0b01100100])
+    for (const variant of [0, 1, 2, 0b01100100, 0b100000000])
       check({ m: 19, n: 35, k: 21, variant }, ([a, b]) => {
         a!.values[25] = NaN;
         b!.values[40] = Infinity;

@@ -38,7 +38,7 @@ function multiply(engine: Engine, product: Product, output: TensorInfo, second?:
   engine.run(
     'LlmxMatmul',
     [a, b, bias, residual, factor, output, second],
-    [batches, ...lengthsOf(product), ...flags.map(Number), activationNumber],
+    [batches, ...lengthsOf(product), ...flags.map(Number), activationNumber, Number(engine.roundsProducts)],
   );
 }
 

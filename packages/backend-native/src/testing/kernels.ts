@@ -69,7 +69,7 @@ export function runKernel(
   numbers: readonly number[] = [],
   options: RunOptions = {},
 ): void {
-  const { instructionSet = 'avx512', threads = 1, misalign = 0 } = options;
+  const { instructionSet = 'avx512-bf16', threads = 1, misalign = 0 } = options;
   const copies = new Map<Array, { view: Array; native: Omit<NativeTensor, 'shape'> }>();
   for (const tensor of tensors) {
     if (tensor === undefined || copies.has(tensor.values)) continue;

@@ -34,7 +34,7 @@ export class Doctor extends BaseCommand {
       usable: reason === undefined,
       detail: detail ?? reason?.message ?? '',
       hint: reason?.hint,
-      precisions: registry.create('backend', { name }, { resolveFrom }).precisions,
+      precisions: registry.create('backend', { name }, { resolveFrom, precision: 'fp32' }).precisions,
       facts: facts?.length === 0 ? undefined : facts,
       nativeKernels: nativeKernels?.toSorted(),
     }));

@@ -38,7 +38,7 @@ export interface BackendRequest {
 /** Loads one backend and makes it the active one. */
 async function activate(request: BackendRequest, selected: Selected): Promise<ChosenBackend> {
   const { registry, precision, resolveFrom } = request;
-  const backend = registry.create('backend', selected, { resolveFrom });
+  const backend = registry.create('backend', selected, { resolveFrom, precision });
   if (!backend.precisions.includes(precision)) throw precisionMissing(request, selected.name);
   const detail = await backend.load();
   if (tf.getBackend() !== backend.tfjsName) await tf.setBackend(backend.tfjsName);
@@ -52,7 +52,7 @@ const backendNames = (registry: Registry): string[] =>
 /** Names of the backends that have the precision asked for. */
 const withPrecision = ({ registry, precision, resolveFrom }: BackendRequest): string[] =>
   backendNames(registry).filter((name) =>
-    registry.create('backend', { name }, { resolveFrom }).precisions.includes(precision),
+    registry.create('backend', { name }, { resolveFrom, precision }).precisions.includes(precision),
   );
 
 function precisionMissing(request: BackendRequest, name: string): LlmxError {

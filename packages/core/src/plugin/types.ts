@@ -368,6 +368,7 @@ interface BaseContext {
   readonly create: Create;
 }
 interface BackendContext extends BaseContext {
+  readonly precision: Precision;
   /** Folders from which optional packages are resolved: the experiment's, then the CLI's. */
   readonly resolveFrom: readonly string[];
 }

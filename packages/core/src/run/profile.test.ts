@@ -27,7 +27,7 @@ const TELLING_BACKEND = plugin(`components: [defineBackend({
   summary: 'For tests.',
   config: z.strictObject({}),
   build: (_config, { create }) => {
-    const cpu = create('backend', { name: 'cpu' }, { resolveFrom: [] });
+    const cpu = create('backend', { name: 'cpu' }, { resolveFrom: [], precision: 'fp32' });
     return {
       ...cpu,
       peaks: () => ({ gflops: 1e9, gigabytesPerSecond: 1e9, threads: 3 }),

@@ -12,7 +12,7 @@ namespace llmx::LLMX_ISA_NAME {
 // A tile of sums that stays in registers. Heads of 64 and blocks of 64 must be whole tiles, which panels of three vectors
 // (48) are not. Two vectors by 8 rows: 10 loads for 16 multiply-adds, bound by arithmetic with two of each per cycle, and 16
 // independent sums hide its latency. AVX2 (16 registers): 12 + 2 + 1. SSE2 (16 registers, no fused product): 8 + 2 + 1 + 1.
-#if LLMX_ISA == LLMX_ISA_AVX512 || defined(__aarch64__)
+#if LLMX_ISA >= LLMX_ISA_AVX512 || defined(__aarch64__)
 constexpr int TILE_ROWS = 8;
 #elif LLMX_ISA == LLMX_ISA_AVX2
 constexpr int TILE_ROWS = 6;

@@ -43,6 +43,8 @@
 #define LLMX_ISA_PORTABLE 1
 #define LLMX_ISA_AVX2 2
 #define LLMX_ISA_AVX512 3
+/** AVX-512 with products of bfloat16 pairs; only sources that make use of these are compiled for it. */
+#define LLMX_ISA_AVX512_BF16 4
 
 #ifndef LLMX_ISA
 #define LLMX_ISA LLMX_ISA_PORTABLE
@@ -53,6 +55,8 @@
 #define LLMX_ISA_NAME avx2
 #elif LLMX_ISA == LLMX_ISA_AVX512
 #define LLMX_ISA_NAME avx512
+#elif LLMX_ISA == LLMX_ISA_AVX512_BF16
+#define LLMX_ISA_NAME avx512_bf16
 #else
 #define LLMX_ISA_NAME portable
 #endif
@@ -192,7 +196,7 @@ LLMX_INLINE T* scratch(int32_t worker, int32_t slot, int64_t count) {
 
 // ---- Vectors of the widest float32 register; arithmetic and comparisons are the compiler's own operators.
 
-#if LLMX_ISA == LLMX_ISA_AVX512
+#if LLMX_ISA >= LLMX_ISA_AVX512
 constexpr int LANES = 16;
 #elif LLMX_ISA == LLMX_ISA_AVX2
 constexpr int LANES = 8;
