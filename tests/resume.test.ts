@@ -28,14 +28,20 @@ const ALL = process.env['LLMX_TEST_ALL'] !== undefined;
  * start uses another number of threads.
  */
 const CASES = [
-  { optimizer: 'adamw', backend: 'wasm', kills: ALL ? 20 : 8, inCheckpoints: ALL ? 3 : 1 },
-  { optimizer: 'adamw', backend: 'native', kills: ALL ? 20 : 12, inCheckpoints: ALL ? 3 : 2 },
-  { optimizer: 'adamw-schedulefree', backend: 'native', kills: ALL ? 20 : 8, inCheckpoints: ALL ? 3 : 1 },
+  { optimizer: 'adamw', precision: 'fp32', backend: 'wasm', kills: ALL ? 20 : 8, inCheckpoints: ALL ? 3 : 1 },
+  { optimizer: 'adamw', precision: 'fp32', backend: 'native', kills: ALL ? 20 : 12, inCheckpoints: ALL ? 3 : 2 },
+  {
+    optimizer: 'adamw-schedulefree',
+    precision: 'bf16',
+    backend: 'native',
+    kills: ALL ? 20 : 8,
+    inCheckpoints: ALL ? 3 : 1,
+  },
 ];
 const missing = nativeUnavailable();
 
 // Dropout and accumulation, since both are easily lost on resume; wide enough that writing a checkpoint takes a while.
-const config = ({ optimizer, backend }: (typeof CASES)[number]) => `
+const config = ({ optimizer, precision, backend }: (typeof CASES)[number]) => `
 ${optimizer === 'adamw' ? '' : "plugins: ['@llmx/plugin-schedulefree']"}
 data: { train: data }
 model:
@@ -46,6 +52,7 @@ optimizer: { name: ${optimizer}, lr: 0.003 }
 schedule: { name: constant, warmup: 5 }
 train: { steps: 1000, batchSize: 2, gradAccumulation: 2, evalEvery: 10, evalTokens: 64, checkpointEvery: 4, logEvery: 1 }
 backend: ${backend}
+precision: ${precision}
 `;
 const ARGUMENTS = ['--set', `train.steps=${STEPS}`, '--json'];
 const threads = (backend: string, attempt: number): string[] =>
@@ -119,7 +126,7 @@ async function trainAndKill(name: string, flags: string[], random: () => number,
 }
 
 test.for(CASES)(
-  'killed with -9 again and again, some times within checkpoints, a run with $optimizer on $backend ends with the bits of the uninterrupted one',
+  'killed with -9 again and again, some times within checkpoints, a run with $optimizer in $precision on $backend ends with the bits of the uninterrupted one',
   { timeout: 300_000 },
   async (given, { skip }) => {
     const { optimizer, backend } = given;

@@ -1,6 +1,9 @@
-import { beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { registerNativeBackend } from '@llmx/backend-native';
 import { z } from '../../packages/core/src/index.ts';
 
+import { describeEngine } from '../../packages/backend-native/src/testing/kernels.ts';
 import { builtin } from '../../packages/core/src/builtin.ts';
 import { HookDriver } from '../../packages/core/src/plugin/hook-driver.ts';
 import { Registry } from '../../packages/core/src/plugin/registry.ts';
@@ -136,3 +139,46 @@ if (golden === undefined) {
     describeGroup(golden, backend);
   });
 }
+
+// Rounding a factor to bfloat16 changes it by at most 1/256 of itself. Errors of the terms of a sum are independent, so that
+// logits and gradients, seen as a whole, come out within a few of these.
+const BFLOAT16_ERROR = 4 / 256;
+
+/** |x - y| / |y|, over all elements. */
+function relativeError(x: ArrayLike<number>, y: ArrayLike<number>): number {
+  let [difference, norm] = [0, 0];
+  for (let index = 0; index < y.length; index++) {
+    difference += (x[index]! - y[index]!) ** 2;
+    norm += y[index]! ** 2;
+  }
+  return Math.sqrt(difference / norm);
+}
+
+describeEngine(`${GROUP} in bfloat16 on native`, () => {
+  beforeAll(async () => {
+    await registerNativeBackend({ precision: 'bf16' });
+    await tf.setBackend('native');
+  });
+  afterAll(() => registerNativeBackend());
+
+  test.runIf(golden !== undefined).for(Object.entries(golden?.cases ?? {}))(
+    `${GROUP} %s: logits, loss and gradients within the error of rounding factors`,
+    ([name, given]) => {
+      const file = golden!;
+      const names = nanogptNames(file.names(`${name}.param.`));
+      const params = names.fromReference((path) => file.tensor(`${name}.param.${path}`));
+      const { shape, data } = file.values(`${name}.in.tokens`);
+      const host = hostBatch(data, shape[0]!, shape[1]!);
+      const parts = build(given);
+      const logits = parts.model.logits(params, parts.model.hidden(params, upload(host), EVALUATION));
+      const error = (found: tf.Tensor, reference: string) =>
+        relativeError(found.dataSync(), file.values(`${name}.${reference}`).data);
+      expect(error(logits, 'out.logits')).toBeGreaterThan(0.1 / 256);
+      expect(error(logits, 'out.logits')).toBeLessThan(BFLOAT16_ERROR);
+      const { value, grads } = differentiateParams(() => ({ result: loss(parts, params, host) }), params);
+      expect(error(value.result, 'out.loss')).toBeLessThan(BFLOAT16_ERROR);
+      for (const path of file.names(`${name}.grad.`))
+        expect(error(names.toReference(grads, path), `grad.${path}`), path).toBeLessThan(BFLOAT16_ERROR);
+    },
+  );
+});

@@ -32,7 +32,11 @@ const linearCrossEntropy: NativeKernel = (engine, inputs, attributes) => {
   const [loss, logSum] = [engine.allocate([rows]), engine.allocate([rows])];
   const logits = engine.allocate(isKept ? [rows, vocab] : [0]);
   const outputs = [loss, isKept ? logits : undefined, logSum];
-  engine.run('LlmxLinearCrossEntropy', [...tensors, ...outputs], [...lengths, Number(transposed), Number(engine.roundsProducts)]);
+  engine.run(
+    'LlmxLinearCrossEntropy',
+    [...tensors, ...outputs],
+    [...lengths, Number(transposed), Number(engine.roundsProducts)],
+  );
   return [loss, logSum, logits];
 };
 
