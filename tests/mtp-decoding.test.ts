@@ -53,9 +53,11 @@ function train(blocks: readonly object[], objectiveOptions: { name: string }): G
   const optimizer = registry.create('optimizer', { name: 'adamw' }, {});
   const rng = keyedRng(1, 'init');
   const params = { ...model.init(rng), ...prefixed('objective', objective.init!(rng.scope('objective'), model)) };
-  const recipe = { model, objective, optimizer, hooks: new HookDriver([]), seed: 1, gradClip: 1 };
+  const length = { totalSteps: STEPS, tokensPerStep: BATCH * CONTEXT };
+  const recipe = { model, objective, optimizer, hooks: new HookDriver([]), seed: 1, length, gradClip: 1 };
   let state: TrainState = {
     params,
+    frozen: {},
     optimizer: tf.tidy(() => optimizer.init(params) as tf.TensorContainerObject) as never,
   };
   for (let step = 1; step <= STEPS; step++) {

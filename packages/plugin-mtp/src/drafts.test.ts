@@ -41,7 +41,13 @@ function trained({ model, objective, params }: Setting, position: number, view: 
     tokens: tf.tensor2d([TEXT], undefined, 'int32'),
     labels: tf.tensor3d(labels, [1, TIME, lookahead], 'int32'),
   };
-  const { metrics } = objective.loss({ model, params, batch, context: { training: false, dropout: (x) => x } });
+  const { metrics } = objective.loss({
+    model,
+    params,
+    batch,
+    context: { training: false, dropout: (x) => x },
+    progress: { step: 1, totalSteps: 1, tokensPerStep: TIME },
+  });
   return metrics![`multiToken/loss/${view + 1}`]!.dataSync()[0]!;
 }
 

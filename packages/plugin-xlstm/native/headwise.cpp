@@ -80,7 +80,7 @@ int64_t rows_per_part(int64_t rows) { return round_up(divide_up(max<int64_t>(row
 
 constexpr int64_t QUAD = 4;
 
-#if LLMX_ISA == LLMX_ISA_AVX512
+#if LLMX_ISA >= LLMX_ISA_AVX512
 #define QUADS(I) I, I, I, I, 4 + I, 4 + I, 4 + I, 4 + I, 8 + I, 8 + I, 8 + I, 8 + I, 12 + I, 12 + I, 12 + I, 12 + I
 #elif LLMX_ISA == LLMX_ISA_AVX2
 #define QUADS(I) I, I, I, I, 4 + I, 4 + I, 4 + I, 4 + I

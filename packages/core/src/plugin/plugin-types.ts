@@ -2,7 +2,8 @@
 import type * as tf from '@tensorflow/tfjs-core';
 import type { z } from 'zod';
 
-import type { AnyComponent, HostBatch, Metrics, Params, Precision, StateTree } from './types.ts';
+import type { Precision } from './backend-types.ts';
+import type { AnyComponent, HostBatch, Metrics, Params, StateTree } from './types.ts';
 
 export type Awaitable<T> = T | Promise<T>;
 /** Takes back what the hook did; called in reverse order, whatever happened in between. */

@@ -9,7 +9,7 @@
 import type * as tf from '@tensorflow/tfjs-core';
 import type { z } from 'zod';
 
-import type { Backend } from './backend-types.ts';
+import type { Backend, Precision } from './backend-types.ts';
 
 // ------------------------------------------------------------------------------------------------- values
 
