@@ -3,20 +3,12 @@ import os from 'node:os';
 import path from 'node:path';
 
 import * as core from '@llmx/core';
-import {
-  evaluateRun,
-  LlmxError,
-  prepareDataset,
-  readManifest,
-  readMetrics,
-  readSafetensors,
-  train,
-  type TrainEvent,
-} from '@llmx/core';
+import { evaluateRun, LlmxError, readManifest, readMetrics, readSafetensors, train, type TrainEvent } from '@llmx/core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import multiToken from '../packages/plugin-mtp/src/index.ts';
 import scheduleFree from '../packages/plugin-schedulefree/src/index.ts';
+import { environment, prepareTexts } from './support/in-process.ts';
 
 // Documents of which many are shorter than three tokens, so that heads often have no targets.
 const TEXTS = Array.from({ length: 60 }, (_, index) => (index % 3 === 0 ? `Text ${index} of sixty. `.repeat(8) : 'a'));
@@ -77,29 +69,18 @@ let folder: string;
 const warnings: string[] = [];
 beforeAll(async () => {
   folder = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), 'llmx-initial-')));
-  fs.mkdirSync(path.join(folder, 'texts'));
-  TEXTS.forEach((text, index) => fs.writeFileSync(path.join(folder, 'texts', `${index}.txt`), text));
-  const registry = new core.Registry([core.builtin, strange]);
-  for (const [name, out] of [
-    ['bytes', 'data'],
-    ['strange', 'other'],
-  ] as const) {
-    const tokenizer = { name, instance: registry.create('tokenizer', { name }, {}) };
-    const options = { inputs: [path.join(folder, 'texts')], out: path.join(folder, out), tokenizer };
-    await prepareDataset({ ...options, textField: 'text', valFraction: 0.2, host: environment().host });
-  }
+  await prepareTexts(surroundings(), TEXTS);
+  await prepareTexts(surroundings(), TEXTS, { out: 'other', tokenizer: 'strange' });
   fs.writeFileSync(path.join(folder, 'c.json'), JSON.stringify(CONFIG));
   await run('base');
 });
 afterAll(() => fs.rmSync(folder, { recursive: true }));
 
-function environment(signal: AbortSignal = new AbortController().signal) {
-  const process = { pid: 1, version: 'v20.19.0', started: '0', hostname: 'test', isAlive: () => false };
-  const memory = () => ({ residentMiB: 1, peakMiB: 2 });
-  const log = (_level: string, message: string) => void warnings.push(message);
-  const host = { cwd: folder, installRoot: folder, signal, firstParty: {}, process, memory, now: () => 0, log };
-  return { host, coreModule: core, bundled: [multiToken, scheduleFree, strange] };
-}
+const surroundings = (signal?: AbortSignal) =>
+  environment(folder, [multiToken, scheduleFree, strange], {
+    ...(signal && { signal }),
+    warn: (message) => void warnings.push(message),
+  });
 
 interface Options {
   readonly resume?: boolean;
@@ -116,7 +97,7 @@ const run = (name: string, settings: object = {}, { signal, ...options }: Option
       sets: Object.entries(settings).map(([key, value]) => `${key}=${JSON.stringify(value)}`),
       ...options,
     },
-    environment(signal),
+    surroundings(signal),
   );
 
 const runPath = (name: string) => path.join(folder, 'runs', name);
@@ -132,6 +113,21 @@ function changed(before: core.HostTensors, after: core.HostTensors): string[] {
     const other = before.get(name);
     return other !== undefined && bytes(other).equals(bytes(tensor)) ? [] : [name];
   });
+}
+
+/** Metrics of a run without what the clock decides. */
+const metricsOf = (name: string) =>
+  readMetrics(path.join(runPath(name), 'metrics.jsonl')).map(({ kind, step, metrics }) => {
+    const { tokensPerSecond: _, ...values } = metrics;
+    return { kind, step, values };
+  });
+
+/** The loss of a step whose second head counts less and less over half of the run, and the third always half. */
+function expectWeighted({ step, values }: { step: number; values: core.Metrics }): void {
+  const [first, second, third] = [1, 2, 3].map((head) => values[`multiToken/loss/${head}`]!);
+  const weight = Math.max(0, 1 - (step - 1) / (STEPS / 2));
+  const loss = (first! + weight * second! + 0.5 * third!) / values['multiToken/targets/1']!;
+  expect(Math.abs(values['loss']! - loss) / loss).toBeLessThan(1e-5);
 }
 
 /** Code, message and hint of what a promise is rejected with. */
@@ -172,8 +168,8 @@ describe.each(OPTIMIZERS)('heads on a trained model whose trunk is frozen, with 
 
   test('leave its evaluation as it was', async () => {
     const [one, other] = [
-      await evaluateRun({ target: 'base', maxTokens: 64 }, environment()),
-      await evaluateRun({ target: name, maxTokens: 64 }, environment()),
+      await evaluateRun({ target: 'base', maxTokens: 64 }, surroundings()),
+      await evaluateRun({ target: name, maxTokens: 64 }, surroundings()),
     ];
     expect(other.loss).toBe(one.loss);
   });
@@ -185,14 +181,14 @@ describe('stopped and resumed without its source', () => {
     ['free', OPTIMIZERS[0]!, []],
     ['frozen', OPTIMIZERS[3]!, TRUNK],
     ['half', OPTIMIZERS[3]!, ['embedding.*', 'blocks.0.*']],
-  ])('a run (%s) is the uninterrupted one, with %o', async (kind, optimizer, freeze) => {
-    const [name, source] = [`${kind}-${optimizer.name}-whole`, `source-${kind}-${optimizer.name}`];
+  ])('a run (%s) is the uninterrupted one, with %o', async (variant, optimizer, freeze) => {
+    const [name, source] = [`${variant}-${optimizer.name}-whole`, `source-${variant}-${optimizer.name}`];
     // Weights change over training, too.
     const objective = { ...HEADS, weights: [1, { from: 1, to: 0, over: '50%' }, 0.5] };
     const settings = { objective, optimizer, 'train.freeze': freeze, 'train.initFrom': `./runs/${source}` };
     fs.cpSync(runPath('base'), runPath(source), { recursive: true });
     await run(name, settings);
-    expect(changed(weightsOf('base'), weightsOf(name)).some(isTrunk)).toBe(kind !== 'frozen');
+    expect(changed(weightsOf('base'), weightsOf(name)).some(isTrunk)).toBe(variant !== 'frozen');
     const controller = new AbortController();
     const onEvent = (event: TrainEvent) => {
       if (event.kind === 'step' && event.step === 3) controller.abort('SIGINT');
@@ -205,14 +201,8 @@ describe('stopped and resumed without its source', () => {
       expect(fs.readFileSync(fileOf(`${name}-parted`, file)).equals(fs.readFileSync(fileOf(name, file))), file).toBe(
         true,
       );
-    const metrics = (which: string) =>
-      readMetrics(path.join(runPath(which), 'metrics.jsonl')).map(
-        ({ metrics: { tokensPerSecond: _, ...rest }, ...at }) => ({
-          ...at,
-          ...rest,
-        }),
-      );
-    expect(metrics(`${name}-parted`)).toEqual(metrics(name));
+    expect(metricsOf(`${name}-parted`)).toEqual(metricsOf(name));
+    for (const record of metricsOf(name).filter(({ kind }) => kind === 'train')) expectWeighted(record);
   });
 });
 

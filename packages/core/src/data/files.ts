@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { dirname, resolve as absolute } from 'node:path';
 
 import { ioError, LlmxError } from '../errors/index.ts';
 
@@ -52,7 +52,7 @@ const isFolder = (path: string): boolean => fs.statSync(path, { throwIfNoEntry: 
  * @throws Error of the file system
  */
 export function makeFolders(path: string): string | undefined {
-  const missing = [resolve(path)];
+  const missing = [absolute(path)];
   for (let above = dirname(missing[0]!); !fs.existsSync(above); above = dirname(above)) {
     if (above === missing.at(-1)) break; // a drive that is not there
     missing.push(above);

@@ -125,7 +125,7 @@ function restoreState({ recipe, resolved, isFrozen }: Session, checkpoint: Check
   const { state = {}, iterate } = uploadTree(checkpoint.optimizer) as { state?: StateTree; iterate?: Params };
   if (iterate === undefined) return { ...weights, optimizer: state };
   checkParams({ ...weights.frozen, ...iterate }, recipe, checkpoint.directory);
-  tf.dispose(weights.params as tf.NamedTensorMap);
+  tf.dispose(weights.params);
   return { params: iterate, frozen: weights.frozen, optimizer: state };
 }
 

@@ -1,4 +1,4 @@
-import { isDifferentiated } from './differentiate.ts';
+import { isDifferentiated } from './tape.ts';
 import { tf } from './tf.ts';
 
 /**

@@ -2,8 +2,9 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest
 
 import { TEST_BACKENDS, useBackend } from '../testing/backends.ts';
 import { expectClose } from '../testing/close.ts';
-import { differentiate, isDifferentiated, recomputed, staged } from './differentiate.ts';
+import { differentiate, recomputed, staged } from './differentiate.ts';
 import { linear } from './ops/linear.ts';
+import { isDifferentiated } from './tape.ts';
 import { tf } from './tf.ts';
 
 describe.each(TEST_BACKENDS)('differentiation on %s', (backend) => {
@@ -122,7 +123,7 @@ describe.each(TEST_BACKENDS)('differentiation on %s', (backend) => {
     let kept = 0;
     const f = () => {
       const before = tf.memory().numTensors;
-      const deep = tf.tidy(() => [1, 2, 3, 4].reduce((x: tf.Tensor) => tf.exp(tf.mul(tf.sigmoid(x), frozen)), frozen));
+      const deep = tf.tidy(() => [1, 2, 3, 4].reduce((y: tf.Tensor) => tf.exp(tf.mul(tf.sigmoid(y), frozen)), frozen));
       kept = tf.memory().numTensors - before;
       expect([isDifferentiated(deep), isDifferentiated(weight)]).toEqual([false, true]);
       return { result: tf.sum(tf.mul(deep, weight)) };

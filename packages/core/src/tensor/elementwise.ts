@@ -2,7 +2,7 @@
 import { assert } from '../errors/index.ts';
 import type { Expression } from '../plugin/types.ts';
 import { customOp, runKernel } from './custom-op.ts';
-import { isRecording } from './differentiate.ts';
+import { isRecording } from './tape.ts';
 import {
   compile,
   derivatives,

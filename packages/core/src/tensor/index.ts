@@ -1,13 +1,4 @@
-export {
-  differentiate,
-  differentiateParams,
-  isDifferentiated,
-  isRecording,
-  recomputed,
-  staged,
-  takeGradient,
-  unrecorded,
-} from './differentiate.ts';
+export { differentiate, differentiateParams, recomputed, staged, takeGradient } from './differentiate.ts';
 export { customOp, hasKernel, runKernel } from './custom-op.ts';
 export { dims } from './dims.ts';
 export { accumulated, scaled, sumOfSquares } from './in-place.ts';
@@ -33,4 +24,5 @@ export { linear, type LinearOptions } from './ops/linear.ts';
 export { matmul, type MatmulOptions } from './ops/matmul.ts';
 export { layerNorm, rmsNorm } from './ops/norm.ts';
 export { rotary, type RotaryOptions } from './ops/rotary.ts';
+export { isDifferentiated, isRecording, unrecorded } from './tape.ts';
 export { tf } from './tf.ts';

@@ -1,6 +1,6 @@
 import { customOp } from '../custom-op.ts';
 import { dims } from '../dims.ts';
-import { isRecording } from '../differentiate.ts';
+import { isRecording } from '../tape.ts';
 import { tf } from '../tf.ts';
 import { columnSums } from './column-sums.ts';
 import { multiply, multiplyFused } from './matmul.ts';
