@@ -1,2 +1,5 @@
-/** Writes the package that brings the built engine to this platform's users into `folder`, which is made. */
-export function layOutPlatformPackage(folder: string): Promise<void>;
+/**
+ * Writes the package that brings built C++ to this platform's users into `folder`, which is made: the engine, or the kernels of
+ * the plugin in the folder `home`.
+ */
+export function layOutPlatformPackage(folder: string, home?: string): Promise<void>;

@@ -1,20 +1,26 @@
 /**
- * `node native/platform-package.mjs <folder>`: lays out the package that brings the built engine to this platform's users,
- * @llmx/backend-native-<platform>-<arch>. It is an optional dependency of @llmx/backend-native when that is published, so
- * that npm installs the one that fits, and nobody needs a compiler.
+ * `node native/platform-package.mjs <folder> [<package>]`: lays out the package that brings built C++ to this platform's users,
+ * <name>-<platform>-<arch>: the engine of @llmx/backend-native, or the kernels of the plugin whose folder is given. It is an
+ * optional dependency of that package when it is published, so that npm installs the one that fits, and nobody needs a compiler.
  */
 import fs from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import { buildEngine } from './build.mjs';
 
 const here = fileURLToPath(new URL('..', import.meta.url));
 
-/** Writes the package into `folder`, which is made. */
-export async function layOutPlatformPackage(folder) {
-  const { output } = await buildEngine();
-  const { version, license, engines } = JSON.parse(fs.readFileSync(path.join(here, 'package.json'), 'utf8'));
+/** Builds a plugin's kernels: its native/build.mjs has buildKernels, which gives the library's file as `output`. */
+async function buildPlugin(home) {
+  const { buildKernels } = await import(pathToFileURL(path.join(home, 'native', 'build.mjs')).href);
+  return buildKernels();
+}
+
+/** Writes the package into `folder`, which is made; `home`: the folder of the package whose C++ it brings. */
+export async function layOutPlatformPackage(folder, home = here) {
+  const { output } = await (path.relative(home, here) === '' ? buildEngine() : buildPlugin(home));
+  const { name, version, license, engines } = JSON.parse(fs.readFileSync(path.join(home, 'package.json'), 'utf8'));
   const platform = `${process.platform}-${process.arch}`;
   const file = path.basename(output);
   const libc =
@@ -22,9 +28,9 @@ export async function layOutPlatformPackage(folder) {
       ? { libc: [process.report.getReport().header.glibcVersionRuntime ? 'glibc' : 'musl'] }
       : {};
   const manifest = {
-    name: `@llmx/backend-native-${platform}`,
+    name: `${name}-${platform}`,
     version,
-    description: `The C++ engine of @llmx/backend-native, built for ${platform}`,
+    description: `The C++ of ${name}, built for ${platform}`,
     license,
     engines,
     os: [process.platform],
@@ -37,17 +43,17 @@ export async function layOutPlatformPackage(folder) {
   fs.writeFileSync(path.join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
   fs.writeFileSync(
     path.join(folder, 'README.md'),
-    `# ${manifest.name}\n\n${manifest.description}. Installed by @llmx/backend-native.\n`,
+    `# ${manifest.name}\n\n${manifest.description}. Installed by ${name}.\n`,
   );
-  fs.copyFileSync(path.join(here, 'LICENSE'), path.join(folder, 'LICENSE'));
+  fs.copyFileSync(path.join(home, 'LICENSE'), path.join(folder, 'LICENSE'));
   fs.copyFileSync(output, path.join(folder, file));
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const [, , folder] = process.argv;
+  const [, , folder, home = here] = process.argv;
   if (folder === undefined) {
-    console.error('Usage: node native/platform-package.mjs <folder>');
+    console.error('Usage: node native/platform-package.mjs <folder> [<package>]');
     process.exit(2);
   }
-  await layOutPlatformPackage(path.resolve(folder));
+  await layOutPlatformPackage(path.resolve(folder), path.resolve(home));
 }

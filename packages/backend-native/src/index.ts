@@ -6,6 +6,7 @@ import { nativeComponent } from './component.ts';
 export { nativeBackend, nativeUnavailable, registerNativeBackend } from './component.ts';
 export { requireShape } from './check.ts';
 export { addKernels, type KernelLibrary } from './plugin-kernels.ts';
+export { locateLibrary } from './library.ts';
 export type { Engine, NativeKernel, TensorInfo } from './engine.ts';
 
 const { name, version } = createRequire(import.meta.url)('../package.json') as {

@@ -10,22 +10,40 @@ import type { LibraryHandle } from 'koffi';
 export const INSTRUCTION_SETS = ['reference', 'portable', 'avx2', 'avx512', 'avx512-bf16'] as const;
 export type InstructionSet = (typeof INSTRUCTION_SETS)[number];
 
-const PACKAGE = fileURLToPath(new URL('..', import.meta.url));
 const EXTENSION: Partial<Record<NodeJS.Platform, string>> = { win32: '.dll', darwin: '.dylib' };
-const FILE = `llmx-native${EXTENSION[process.platform] ?? '.so'}`;
 const PLATFORM = `${process.platform}-${process.arch}`;
 
-/** The engine that LLMX_NATIVE_LIBRARY names, else as built here, else as the platform's package brings it; undefined if there is neither. */
-export function locateEngine(): string | undefined {
-  const named = process.env['LLMX_NATIVE_LIBRARY'];
-  if (named !== undefined && named !== '') return named;
-  const built = path.join(PACKAGE, 'build', FILE);
+/**
+ * A library of kernels: as built in its package's folder `build`, else as the package `<name>-<platform>-<arch>` brings it;
+ * undefined if there is neither.
+ *
+ * @param home the URL of the folder of the package, which is called `name`
+ * @param library file name without its extension
+ */
+export function locateLibrary({
+  home,
+  name,
+  library,
+}: {
+  home: URL;
+  name: string;
+  library: string;
+}): string | undefined {
+  const file = `${library}${EXTENSION[process.platform] ?? '.so'}`;
+  const built = path.join(fileURLToPath(home), 'build', file);
   if (fs.existsSync(built)) return built;
   try {
-    return createRequire(import.meta.url).resolve(`@llmx/backend-native-${PLATFORM}/${FILE}`);
+    return createRequire(new URL('package.json', home)).resolve(`${name}-${PLATFORM}/${file}`);
   } catch {
     return undefined;
   }
+}
+
+/** The engine that LLMX_NATIVE_LIBRARY names, else where `locateLibrary` finds it. */
+export function locateEngine(): string | undefined {
+  const named = process.env['LLMX_NATIVE_LIBRARY'];
+  if (named !== undefined && named !== '') return named;
+  return locateLibrary({ home: new URL('../', import.meta.url), name: '@llmx/backend-native', library: 'llmx-native' });
 }
 
 /** Why the engine cannot be used, as a clause; undefined if its library is there. */

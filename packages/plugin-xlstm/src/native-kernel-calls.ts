@@ -1,5 +1,9 @@
 /** How the kernels of kernel-contract.md are called in C++. Imports the backend: loaded where that is the one in use. */
-import { type NativeKernel, requireShape, type TensorInfo } from '@llmx/backend-native';
+import { locateLibrary, type NativeKernel, requireShape, type TensorInfo } from '@llmx/backend-native';
+
+/** The library of the kernels; undefined where nothing built it and the platform's package is not there. */
+export const kernelLibrary = (): string | undefined =>
+  locateLibrary({ home: new URL('../', import.meta.url), name: '@llmx/plugin-xlstm', library: 'xlstm-kernels' });
 
 type Inputs = Parameters<NativeKernel>[1];
 type Attributes = Parameters<NativeKernel>[2];

@@ -7,7 +7,7 @@ import {
 } from '@llmx/backend-native/testing';
 import { test } from 'vitest';
 
-import { KERNEL_LIBRARY } from './native-kernels.ts';
+import { kernelLibrary } from './native-kernel-calls.ts';
 import { of, random } from './testing/kernel-inputs.ts';
 
 const headwiseCase = (rows: number, blocks: number, inputs: number, outputs: number): KernelCase => ({
@@ -46,7 +46,7 @@ function expectGradients(forward: KernelCase): void {
     expectGradient(forward, index, dy, gradient, of(2e-3));
 }
 
-describeKernels(KERNEL_LIBRARY, 'headwise maps in C++', () => {
+describeKernels(kernelLibrary(), 'headwise maps in C++', () => {
   // No rows, blocks that fill no vector, rows that are no multiple of those taken together, several parts, wide blocks.
   test.each([
     [0, 4, 4, 4],
@@ -67,7 +67,7 @@ describeKernels(KERNEL_LIBRARY, 'headwise maps in C++', () => {
   test('have the gradients that finite differences give', () => expectGradients(headwiseCase(3, 2, 4, 3)));
 });
 
-describeKernels(KERNEL_LIBRARY, 'gated reads in C++', () => {
+describeKernels(kernelLibrary(), 'gated reads in C++', () => {
   test.each([
     [0, 2, 4],
     [1, 1, 1],

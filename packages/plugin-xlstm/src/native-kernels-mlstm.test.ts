@@ -9,7 +9,7 @@ import {
 } from '@llmx/backend-native/testing';
 import { expect, test } from 'vitest';
 
-import { KERNEL_LIBRARY } from './native-kernels.ts';
+import { kernelLibrary } from './native-kernel-calls.ts';
 import { asArguments, documents, of, random } from './testing/kernel-inputs.ts';
 
 interface MlstmSizes {
@@ -87,7 +87,7 @@ const MLSTM_CASES: Readonly<Record<string, MlstmSizes>> = {
   'wide heads': { time: 70, heads: 1, keySize: 100, valueSize: 130, chunk: 32 },
 };
 
-describeKernels(KERNEL_LIBRARY, 'the mLSTM in C++', () => {
+describeKernels(kernelLibrary(), 'the mLSTM in C++', () => {
   for (const [name, sizes] of Object.entries(MLSTM_CASES))
     test(`equals the scalar form: ${name}`, () => {
       const forward = mlstmCase(sizes);

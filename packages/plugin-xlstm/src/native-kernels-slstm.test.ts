@@ -7,7 +7,7 @@ import {
 } from '@llmx/backend-native/testing';
 import { test } from 'vitest';
 
-import { KERNEL_LIBRARY } from './native-kernels.ts';
+import { kernelLibrary } from './native-kernel-calls.ts';
 import { asArguments, documents, of, random } from './testing/kernel-inputs.ts';
 
 interface SlstmSizes {
@@ -64,7 +64,7 @@ const SLSTM_CASES: Readonly<Record<string, SlstmSizes>> = {
   'wide gates': { time: 40, scale: 30, segments: true },
 };
 
-describeKernels(KERNEL_LIBRARY, 'the sLSTM in C++', () => {
+describeKernels(kernelLibrary(), 'the sLSTM in C++', () => {
   for (const [name, sizes] of Object.entries(SLSTM_CASES))
     test(`equals the scalar form: ${name}`, () => {
       const forward = slstmCase(sizes);

@@ -1,12 +1,37 @@
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+import { locateLibrary } from '@llmx/backend-native';
 import { tf } from '@llmx/core';
 import { useBackend } from '@llmx/core/testing';
 import { describeKernels } from '@llmx/backend-native/testing';
 import { describe, expect, test } from 'vitest';
 
-import { nativeKernels } from './native-kernel-calls.ts';
-import { KERNEL_LIBRARY, loadNativeKernels } from './native-kernels.ts';
+import { kernelLibrary, nativeKernels } from './native-kernel-calls.ts';
+import { loadNativeKernels } from './native-kernels.ts';
 
-describeKernels(KERNEL_LIBRARY, 'native kernels, once loaded', () => {
+describeKernels(kernelLibrary(), 'native kernels, once loaded', () => {
+  test('come to users without a compiler in a package of their own', async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'llmx-xlstm-'));
+    const name = `@llmx/plugin-xlstm-${process.platform}-${process.arch}`;
+    try {
+      const script = createRequire(import.meta.url).resolve('@llmx/backend-native/package.json');
+      const target = path.join(folder, 'node_modules', name);
+      const plugin = fileURLToPath(new URL('..', import.meta.url));
+      execFileSync(process.execPath, [path.join(script, '..', 'native', 'platform-package.mjs'), target, plugin]);
+      const home = pathToFileURL(`${folder}/`);
+      const found = locateLibrary({ home, name: '@llmx/plugin-xlstm', library: 'xlstm-kernels' });
+      expect(found && path.dirname(found)).toBe(fs.realpathSync(target));
+      expect(fs.readFileSync(found!).equals(fs.readFileSync(kernelLibrary()!))).toBe(true);
+    } finally {
+      fs.rmSync(folder, { recursive: true });
+    }
+  });
+
   test('are those of the active backend', async () => {
     await useBackend('native');
     expect(await loadNativeKernels()).toBe(true);
