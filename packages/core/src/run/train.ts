@@ -233,22 +233,31 @@ async function trainSteps(
     if (weights !== undefined) await recorder.saveStart(start);
     tf.dispose(tensorsOf(await loop.run(start)));
     await recorder.finish();
-    const milliseconds = loop.pace.median();
-    return {
-      runDir: run.path,
-      steps: totalSteps,
-      tokens: totalSteps * tokensPerStep,
-      trainLoss: recorder.trainLoss,
-      valLoss: recorder.valLossAt(totalSteps),
-      tokensPerSecond: milliseconds === undefined ? null : (tokensPerStep / milliseconds) * 1000,
-      peakMemoryMiB: host.memory().peakMiB,
-      backend: backend.name,
-    };
+    return resultOf(run, session, recorder, { milliseconds: loop.pace.median(), host });
   } finally {
     leaks?.stop();
     await watchdog?.stop();
     log.close();
   }
+}
+
+/** @param milliseconds of a step, where any were timed */
+function resultOf(
+  run: RunDirectory,
+  { plan: { totalSteps, tokensPerStep }, backend }: Session,
+  recorder: Recorder,
+  { milliseconds, host }: { milliseconds: number | undefined; host: Host },
+): TrainResult {
+  return {
+    runDir: run.path,
+    steps: totalSteps,
+    tokens: totalSteps * tokensPerStep,
+    trainLoss: recorder.trainLoss,
+    valLoss: recorder.valLossAt(totalSteps),
+    tokensPerSecond: milliseconds === undefined ? null : (tokensPerStep / milliseconds) * 1000,
+    peakMemoryMiB: host.memory().peakMiB,
+    backend: backend.name,
+  };
 }
 
 const sizeOf = (params: Params): number => Object.values(params).reduce((sum, { size }) => sum + size, 0);

@@ -1,6 +1,6 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
-import type { Block, Params, Selected, StateTree } from '../plugin/types.ts';
+import type { Block, ForwardContext, Params, Selected, StateTree } from '../plugin/types.ts';
 import { differentiateParams, keyedRng, stateTensors, tf } from '../tensor/index.ts';
 import { useBackend } from './backends.ts';
 import { expectGradients } from './gradients.ts';
@@ -24,8 +24,27 @@ const [BATCH, TIME, D_MODEL] = [2, 9, 16];
 
 const shapes = (state: StateTree): number[][] => stateTensors(state).map(({ shape }) => [...shape]);
 
+/** Lengths of the documents in a window that has several. */
+const DOCUMENTS = [4, TIME - 4] as const;
+
+/** int32 [BATCH, TIME] by document and place in it. */
+const perPosition = (value: (document: number, place: number) => number): tf.Tensor => {
+  const window = DOCUMENTS.flatMap((length, document) => Array.from({ length }, (_, place) => value(document, place)));
+  return tf.tensor2d(
+    Array.from({ length: BATCH }, () => window),
+    [BATCH, TIME],
+    'int32',
+  );
+};
+
+const packed = (): ForwardContext => ({
+  ...evaluation,
+  segments: perPosition((document) => document),
+  positions: perPosition((_, place) => place),
+});
+
 /**
- * The contract of a block: shapes, causality, independence of rows and documents, gradients, decoding that equals
+ * The contract of a block: shapes, causality, independence of rows and documents, gradients of both, decoding that equals
  * training, states that can be used again and rewound, no leaks, initial values that depend on the seed alone.
  */
 export function describeBlock(subject: Subject & { readonly dModel?: number }): void {
@@ -74,18 +93,8 @@ export function describeBlock(subject: Subject & { readonly dModel?: number }): 
 
       test('documents of a window are independent', () => {
         const [p, x] = [params(), input()];
-        const [first, second] = [4, TIME - 4];
-        const segments = tf.tensor2d(
-          Array.from({ length: BATCH }, () => [0, 0, 0, 0, 1, 1, 1, 1, 1]),
-          [BATCH, TIME],
-          'int32',
-        );
-        const places = tf.tensor2d(
-          Array.from({ length: BATCH }, () => [0, 1, 2, 3, 0, 1, 2, 3, 4]),
-          [BATCH, TIME],
-          'int32',
-        );
-        const y = block.forward(p, x, { ...evaluation, segments, positions: places });
+        const [first, second] = DOCUMENTS;
+        const y = block.forward(p, x, packed());
         expectAgree(positions(y, 0, first), block.forward(p, positions(x, 0, first), evaluation), 'First document');
         expectAgree(
           positions(y, first, second),
@@ -105,6 +114,20 @@ export function describeBlock(subject: Subject & { readonly dModel?: number }): 
           p,
         );
         for (const [path, gradient] of Object.entries(grads)) expectFinite(gradient, `The gradient of "${path}"`);
+      });
+
+      test('gradients of documents in one window are those they have alone', () => {
+        const [x, weight] = [input(), input('weight')];
+        const all = { ...params(), x };
+        const gradients = (start: number, length: number, context: ForwardContext): Params =>
+          differentiateParams(() => {
+            const y = block.forward(all, positions(x, start, length), context);
+            return { result: tf.sum(tf.mul(y, positions(weight, start, length))) };
+          }, all).grads;
+        const [first, second] = DOCUMENTS;
+        const [one, other] = [gradients(0, first, evaluation), gradients(first, second, evaluation)];
+        for (const [path, gradient] of Object.entries(gradients(0, TIME, packed())))
+          expectAgree(gradient, tf.add(one[path]!, other[path]!), `The gradient of "${path}"`, 1e-4);
       });
 
       test('decoding gives the outputs of the parallel form, one position or several at a time', () => {
