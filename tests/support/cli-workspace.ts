@@ -130,7 +130,7 @@ export const checkpoint = (cwd: string, run: string, step: number): string =>
 
 /** Makes the template for the tests of this file, and removes everything afterwards. */
 export function useTemplate(): void {
-  beforeAll(makeTemplate);
+  beforeAll(makeTemplate, 60_000);
   afterAll(() => fs.rmSync(top, { recursive: true, force: true }));
 }
 
