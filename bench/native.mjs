@@ -4,7 +4,12 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { addKernels, nativeUnavailable, registerNativeBackend } from '../packages/backend-native/dist/index.js';
+import {
+  addKernels,
+  nativeBackend,
+  nativeUnavailable,
+  registerNativeBackend,
+} from '../packages/backend-native/dist/index.js';
 import { buildLibrary, findCompiler, libraryName } from '../packages/backend-native/native/build.mjs';
 import { builtin, chooseBackend, Registry, tf } from '../packages/core/dist/index.js';
 import nativePlugin from '../packages/backend-native/dist/index.js';
@@ -15,6 +20,7 @@ export const name = 'native';
 const COLD_BYTES = 2 ** 28;
 const MOST_SETS = 24;
 const ROUNDS = 7;
+const OVERHEAD_CALLS = 20_000;
 
 const random = (...shape) => tf.randomUniform(shape, -1, 1, 'float32', 1);
 const ids = (count, below) =>
@@ -167,6 +173,30 @@ const CASES = [
   },
 ];
 
+/** Microseconds of the engine's smallest call, of an op around it, and of memory that is taken and given back. */
+function overheads() {
+  const { library, memoryPool } = nativeBackend();
+  const buffer = new ArrayBuffer(64);
+  const one = { address: library.addressOf(buffer), size: 1, dtype: 'float32', shape: [1] };
+  const [a, b] = [random(1), random(1)];
+  const cases = [
+    ['a call of the engine, one element', () => library.run('LlmxFill', [one], [0])],
+    ['an op through tfjs, one element', () => tf.add(a, b).dispose()],
+    ['64 KiB taken and released', () => memoryPool.release(memoryPool.allocate(2 ** 16))],
+  ];
+  const microseconds = (f) => {
+    const times = Array.from({ length: ROUNDS }, () => {
+      const start = performance.now();
+      for (let call = 0; call < OVERHEAD_CALLS; call++) f();
+      return ((performance.now() - start) * 1000) / OVERHEAD_CALLS;
+    });
+    return times.toSorted((x, y) => x - y)[Math.floor(ROUNDS / 2)];
+  };
+  const rows = cases.map(([title, f]) => ({ name: title, value: microseconds(f), unit: 'us' }));
+  tf.dispose([a, b]);
+  return rows;
+}
+
 /** AdamW as an elementwise program of the built-in optimizer against a loop written by hand, 10 M parameters. */
 async function adamw(registry) {
   const size = 10_000_000;
@@ -241,6 +271,7 @@ async function rates() {
   const rows = [
     { name: 'peak, multiply-adds', value: gflops, unit: 'GFLOP/s' },
     { name: 'peak, memory', value: gigabytesPerSecond, unit: 'GB/s' },
+    ...overheads(),
   ];
   for (const { name: title, flops, bytes, inputs, run: call } of CASES)
     for (const isCold of [false, true]) {

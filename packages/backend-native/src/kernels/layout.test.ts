@@ -171,6 +171,31 @@ describeEngine('layout kernels', () => {
     ).toThrow('begin[0] + size[0]');
   });
 
+  test('SplitV into one part gives a list, and the gradient of concat is cut from that of its result', () => {
+    const parts = tf.split(tf.tensor1d([1, 2, 3]), [3]);
+    expect(parts.map((part) => [...part.dataSync()])).toEqual([[1, 2, 3]]);
+    const weights = tf.tensor2d([1, 2, 3, 4, 5, 6], [2, 3]);
+    const gradients = tf.grads((a, b) => tf.sum(tf.mul(tf.concat([a, b], 1), weights)))([
+      tf.zeros([2, 1]),
+      tf.zeros([2, 2]),
+    ]);
+    expect(gradients.map((gradient) => [...gradient.dataSync()])).toEqual([
+      [1, 4],
+      [2, 3, 5, 6],
+    ]);
+  });
+
+  test.each([
+    [[7], [3, 0, 4], 0],
+    [[2, 6, 3], 3, 1],
+    [[5, 4], [1, -1, 2], 0],
+    [[3, 4, 5], [2, 3], -1],
+    [[0, 4], 2, 1],
+  ])('SplitV of %j into %j along %i', (shape, numOrSizeSplits, axis) => {
+    expectLikeCpu('SplitV', layoutKernels, { x: floats(...shape) }, { numOrSizeSplits, axis }, EXACT);
+    expectLikeCpu('SplitV', layoutKernels, { x: integers(...shape) }, { numOrSizeSplits, axis }, EXACT);
+  });
+
   test.each([
     [
       [
