@@ -9,6 +9,9 @@ const own = new Set<string>();
 /** Names of the kernels that are C++. */
 export const nativeKernelNames = (): readonly string[] => [...own].toSorted();
 
+/** Kernels that give a list whatever its length; of others, a single result is given as it is. */
+const LISTS = new Set(['SplitV']);
+
 /** Registers one kernel for `native`, in place of whatever stood there. */
 export function registerKernel(name: string, kernel: NativeKernel): void {
   own.add(name);
@@ -19,7 +22,7 @@ export function registerKernel(name: string, kernel: NativeKernel): void {
     kernelFunc({ inputs, attrs, backend }) {
       const engine = backend as unknown as NativeBackend;
       const outputs = kernel(engine, inputs, attrs ?? {});
-      return outputs.length === 1 ? outputs[0]! : outputs;
+      return outputs.length === 1 && !LISTS.has(name) ? outputs[0]! : outputs;
     },
   });
 }

@@ -61,17 +61,36 @@ const transpose: NativeKernel = (engine, inputs, attributes) => {
   return [y];
 };
 
+/** A copy of the block of `size` elements along each axis from `begin` on. */
+function block(engine: Engine, x: TensorInfo, begin: readonly number[], size: readonly number[]): TensorInfo {
+  const [from, to] = [stridesOf(x.shape), stridesOf(size)];
+  const y = engine.allocate(size, x.dtype as Plain);
+  const axes = size.map((length, axis) => ({ length, from: from[axis]!, to: to[axis]! }));
+  copy(engine, x, y, axes, [begin.reduce((offset, position, axis) => offset + position * from[axis]!, 0), 0]);
+  return y;
+}
+
 const slice: NativeKernel = (engine, inputs, attributes) => {
   const x = inputs['x']!;
   if (!isPlain(x.dtype)) return fallback('Slice')(engine, inputs, attributes);
   const given = attributes as { begin: number | number[]; size: number | number[] };
   const [begin, size] = tf.slice_util.parseSliceParams(x, given.begin, given.size) as [number[], number[]];
   tf.slice_util.assertParamsValid(x, begin, size);
-  const [from, to] = [stridesOf(x.shape), stridesOf(size)];
-  const y = engine.allocate(size, x.dtype);
-  const axes = size.map((length, axis) => ({ length, from: from[axis]!, to: to[axis]! }));
-  copy(engine, x, y, axes, [begin.reduce((offset, position, axis) => offset + position * from[axis]!, 0), 0]);
-  return [y];
+  return [block(engine, x, begin, size)];
+};
+
+/** Also the gradient of Concat. */
+const splitV: NativeKernel = (engine, inputs, attributes) => {
+  const x = inputs['x']!;
+  if (!isPlain(x.dtype)) return fallback('SplitV')(engine, inputs, attributes);
+  const given = attributes as { numOrSizeSplits: number | number[]; axis: number };
+  const axis = tf.util.parseAxisParam(given.axis, x.shape)[0]!;
+  let start = 0;
+  return tf.backend_util.prepareSplitSize(x as tf.Tensor, given.numOrSizeSplits, axis).map((length) => {
+    const begin = x.shape.map((_, index) => (index === axis ? start : 0));
+    start += length;
+    return block(engine, x, begin, x.shape.with(axis, length));
+  });
 };
 
 const concat: NativeKernel = (engine, inputs, attributes) => {
@@ -153,6 +172,7 @@ const scale: NativeKernel = (engine, inputs, attributes) => {
 export const layoutKernels: Readonly<Record<string, NativeKernel>> = {
   Transpose: transpose,
   Slice: slice,
+  SplitV: splitV,
   Concat: concat,
   Cast: cast,
   Fill: fill,

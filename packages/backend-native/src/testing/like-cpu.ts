@@ -16,7 +16,7 @@ export function tensor(values: Values, ...shape: number[]): TensorInfo {
 
 export const read = ({ dataId }: TensorInfo): Values => nativeBackend().readSync(dataId) as Values;
 
-/** The kernel gives the shape, type and values that the cpu backend's gives. */
+/** The kernel gives results of the shapes, types and values that the cpu backend's gives. */
 export function expectLikeCpu(
   name: string,
   kernels: Readonly<Record<string, NativeKernel>>,
@@ -25,7 +25,15 @@ export function expectLikeCpu(
   tolerance: Tolerance = {},
 ): void {
   const engine = nativeBackend();
-  const [actual, expected] = [kernels[name]!, fallback(name)].map((kernel) => kernel(engine, inputs, attributes)[0]!);
-  expect({ shape: actual!.shape, dtype: actual!.dtype }).toEqual({ shape: expected!.shape, dtype: expected!.dtype });
-  expectClose(read(actual!), read(expected!), tolerance, `${name} ${JSON.stringify(attributes)}`);
+  const actual = kernels[name]!(engine, inputs, attributes);
+  const expected = fallback(name)(engine, inputs, attributes);
+  const kinds = (results: readonly TensorInfo[]) => results.map(({ shape, dtype }) => ({ shape, dtype }));
+  expect(kinds(actual)).toEqual(kinds(expected));
+  for (const [index, result] of actual.entries())
+    expectClose(
+      read(result),
+      read(expected[index]!),
+      tolerance,
+      `${name} ${JSON.stringify(attributes)}, result ${index}`,
+    );
 }
