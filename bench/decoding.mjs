@@ -12,6 +12,13 @@ const PROMPT = Array.from({ length: 128 }, (_, index) => (index * 7919) % 256);
 const HEAD = { name: 'attention', heads: 6 };
 const ROUNDS = 5;
 
+const KINDS = [
+  { title: '1 parallel head', ahead: 1, objective: { name: 'multi-token', tokens: 2, head: HEAD } },
+  { title: '3 parallel heads', ahead: 3, objective: { name: 'multi-token', tokens: 4, head: HEAD } },
+  { title: '3 linear heads', ahead: 0, objective: { name: 'multi-token', tokens: 4, head: 'linear' } },
+  { title: '3 modules', ahead: 3, objective: { name: 'multi-token-sequential', tokens: 4, block: HEAD } },
+];
+
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 /** Milliseconds between passes, the prompt's left out. Sampling: heads without training agree with the model now and then. */
@@ -41,12 +48,7 @@ export async function run() {
   const registry = new Registry([builtin, nativePlugin, mtp]);
   await chooseBackend({ registry, selected: { name: 'native' }, precision: 'fp32', resolveFrom: [process.cwd()] });
   const rows = [];
-  for (const [title, ahead, objective] of [
-    ['1 parallel head', 1, { name: 'multi-token', tokens: 2, head: HEAD }],
-    ['3 parallel heads', 3, { name: 'multi-token', tokens: 4, head: HEAD }],
-    ['3 linear heads', 0, { name: 'multi-token', tokens: 4, head: 'linear' }],
-    ['3 modules', 3, { name: 'multi-token-sequential', tokens: 4, block: HEAD }],
-  ]) {
+  for (const { title, ahead, objective } of KINDS) {
     const { draft, ...source } = sourceOf(registry, objective, ahead);
     const times = { ordinary: [], speculative: [] };
     for (let round = 0; round < ROUNDS; round++) {

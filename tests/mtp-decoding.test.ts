@@ -22,8 +22,7 @@ const [CONTEXT, BATCH] = [48, 4];
 const NEAR = 1e-4;
 const ALLOWED = 1 / 10_000;
 
-// The plugins import the built core, whose types are its own.
-const registry = new Registry([builtin, mtp as never, xlstm as never]);
+const registry = new Registry([builtin, mtp, xlstm]);
 const tokenizer = registry.create('tokenizer', { name: 'bytes' }, {});
 const sizes = { vocabSize: tokenizer.vocabSize, contextLength: CONTEXT };
 const TEXT = [
@@ -37,7 +36,9 @@ function batch(step: number, lookahead: number): HostBatch {
   const starts = Array.from(uniform, (value) => Math.floor(value * (TEXT.length - CONTEXT - lookahead)));
   const cells = starts.flatMap((start) => Array.from({ length: CONTEXT }, (_, t) => start + t));
   return {
-    ...{ batch: BATCH, time: CONTEXT, lookahead },
+    batch: BATCH,
+    time: CONTEXT,
+    lookahead,
     tokens: Int32Array.from(cells, (cell) => TEXT[cell]!),
     labels: Int32Array.from(
       cells.flatMap((cell) => Array.from({ length: lookahead }, (_, view) => TEXT[cell + 1 + view]!)),

@@ -36,7 +36,8 @@ function table(rows: readonly (readonly number[])[]) {
   const [size, endOfText] = [rows.length, rows.length - 1];
   const look = (tokens: tf.Tensor) => tf.gather(tf.tensor2d(rows.map((given) => [...given])), tokens);
   const model: Model = {
-    ...{ dModel: size, vocabSize: size },
+    dModel: size,
+    vocabSize: size,
     init: () => ({}),
     hidden: (_params, { tokens }) => look(tokens),
     logits: (_params, hidden) => tf.clone(hidden),
@@ -46,7 +47,10 @@ function table(rows: readonly (readonly number[])[]) {
   };
   const ids = Uint16Array.of();
   const tokenizer: Tokenizer = {
-    ...{ vocabSize: size, endOfText, hash: '', byteLengths: new Uint8Array(size) },
+    vocabSize: size,
+    endOfText,
+    hash: '',
+    byteLengths: new Uint8Array(size),
     encode: () => ids,
     decode: () => new Uint8Array(),
   };
@@ -127,7 +131,9 @@ describe.each(TEST_BACKENDS)('speculative decoding on %s', (backend) => {
     const { model, ...source } = build();
     const { dModel, vocabSize, maxPositions } = model;
     const fixed: Model = {
-      ...{ dModel, vocabSize, maxPositions: maxPositions! },
+      dModel,
+      vocabSize,
+      maxPositions: maxPositions!,
       init: (rng) => model.init(rng),
       hidden: (...given) => model.hidden(...given),
       logits: (...given) => model.logits(...given),

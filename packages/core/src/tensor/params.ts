@@ -24,11 +24,10 @@ export const prefixed = (prefix: string, params: Params): Params =>
 /** The entries below `prefix.`, under their local names. */
 export function scoped(params: Params, prefix: string): Params {
   const start = `${prefix}.`;
-  return Object.fromEntries(
-    Object.entries(params).flatMap(([path, value]) =>
-      path.startsWith(start) ? [[path.slice(start.length), value]] : [],
-    ),
-  );
+  const own: Record<string, tf.Tensor> = {};
+  // A loop without pairs: decoding does this for every block and token.
+  for (const path of Object.keys(params)) if (path.startsWith(start)) own[path.slice(start.length)] = params[path]!;
+  return own;
 }
 
 /** Every tensor of a state, with its path joined by `/`, in key order of the tree. */

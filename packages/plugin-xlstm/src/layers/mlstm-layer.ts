@@ -67,16 +67,15 @@ export function mlstmLayerStep(
 
 /** The state `count` positions earlier: the cell goes the way from the state before once more, up to there. */
 export function mlstmLayerRewind(
-  { latest, convolution }: Required<MlstmLayerState>,
+  { latest, convolution: past }: Required<MlstmLayerState>,
   count: number,
   { chunk }: LayerOptions,
 ): MlstmLayerState {
   const { before, inputs } = latest;
   const [, time] = dims(inputs.query, 4);
   const first = Object.entries(inputs).map(([name, input]) => [name, span(input as tf.Tensor, 0, time - count)]);
-  const { h, state } = mlstmWithState(Object.fromEntries(first) as MlstmInputs, { chunk, state: before });
-  h.dispose();
-  const [, known] = dims(convolution, 3);
+  const { state } = mlstmWithState(Object.fromEntries(first) as MlstmInputs, { chunk, state: before });
+  const [, known] = dims(past, 3);
   return { convolution: span(latest.convolution, time - count, known), ...state };
 }
 

@@ -56,7 +56,7 @@ export function slstmLayerStep(
 /** The state `count` positions earlier: the scan goes the way from the state before once more, up to there. */
 export function slstmLayerRewind(
   params: Params,
-  { latest, convolution }: Required<SlstmLayerState>,
+  { latest, convolution: past }: Required<SlstmLayerState>,
   count: number,
 ): SlstmLayerState {
   const { inputGate, forgetGate, cellInput, outputGate } = latest.gates;
@@ -68,9 +68,8 @@ export function slstmLayerRewind(
     cellInput: first(cellInput),
     outputGate: first(outputGate),
   };
-  const { y, state } = slstmScanWithState({ ...gates, ...mixing(params) }, { state: latest.before });
-  y.dispose();
-  const [, known] = dims(convolution, 3);
+  const { state } = slstmScanWithState({ ...gates, ...mixing(params) }, { state: latest.before });
+  const [, known] = dims(past, 3);
   return { cell: state, convolution: span(latest.convolution, time - count, known) };
 }
 
