@@ -25,8 +25,8 @@ const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.le
 async function passTime(source, seed) {
   const options = { maxTokens: 4 * PASSES, temperature: 1, topK: 0, topP: 1, seed };
   const times = [];
-  const onPass = () => times.push(performance.now());
-  for await (const _ of generate(source, PROMPT, { ...options, onPass }, new AbortController().signal))
+  const onRound = () => times.push(performance.now());
+  for await (const _ of generate(source, PROMPT, { ...options, onRound }, new AbortController().signal))
     if (times.length > PASSES) break;
   return (times.at(-1) - times[0]) / (times.length - 1);
 }

@@ -84,7 +84,7 @@ const prompts = Array.from({ length: PROMPTS }, (_, index) => {
 });
 
 async function decode(source: GenerationSource, prompt: readonly number[], statistics: DecodingStatistics) {
-  const options = { maxTokens: TOKENS, temperature: 0, topK: 0, topP: 1, seed: 1, onPass: statistics.add };
+  const options = { maxTokens: TOKENS, temperature: 0, topK: 0, topP: 1, seed: 1, onRound: statistics.add };
   const ids: number[] = [];
   for await (const id of generate(source, prompt, options, new AbortController().signal)) ids.push(id);
   return ids;

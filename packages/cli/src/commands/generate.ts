@@ -80,7 +80,7 @@ export class Generate extends BaseCommand {
         topP: flags['top-p'],
         seed: flags.seed,
         draftTokens: flags['draft-tokens'],
-        onPass: statistics.add,
+        onRound: statistics.add,
       };
       const started = performance.now();
       const pieces = core.generateText({ ...saved, draft }, prompt, options, environment.host.signal);

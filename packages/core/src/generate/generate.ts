@@ -18,12 +18,14 @@ export interface GenerationOptions extends SamplingOptions {
   readonly seed: number;
   /** Tokens that the draft proposes at a time; default: all it can. */
   readonly draftTokens?: number | undefined;
-  /** Called after each forward pass of the model. */
-  onPass?(pass: DecodingPass): void;
+  /** Called after each round. */
+  onRound?(round: DecodingRound): void;
 }
 
-/** What one forward pass of the model gave. */
-export interface DecodingPass {
+/** What one round of decoding gave: a forward pass of the model over what it has not seen and what is proposed. */
+export interface DecodingRound {
+  /** Forward passes of the model: 1, or 2 where it cannot take rejected tokens back and starts from the state before. */
+  readonly passes: number;
   /** Tokens that the draft had proposed. */
   readonly proposed: number;
   /** How many of them stood. */
@@ -70,19 +72,19 @@ interface Drawing {
 }
 
 /**
- * Decodes pass by pass. A pass takes the tokens that the model has not seen and the proposals after them together; without a
+ * Decodes round by round. A round takes the tokens that the model has not seen and the proposals after them together; without a
  * draft there are no proposals. When the model's positions are used up, decoding starts again from the last half context.
  *
  * @param rule whether proposals stand, for tests
  * @throws LlmxError `LLMX_INTERRUPTED`, `LLMX_DRAFT_MISSING`
  */
-export async function* decodePasses(
+export async function* decodeRounds(
   { tokenizer, ...source }: GenerationSource,
   prompt: readonly number[],
-  { maxTokens, seed, draftTokens, ...sampling }: Omit<GenerationOptions, 'onPass'>,
+  { maxTokens, seed, draftTokens, ...sampling }: Omit<GenerationOptions, 'onRound'>,
   signal: AbortSignal,
   rule?: AcceptanceRule,
-): AsyncGenerator<DecodingPass & { readonly ids: readonly number[] }> {
+): AsyncGenerator<DecodingRound & { readonly ids: readonly number[] }> {
   const { endOfText, vocabSize } = tokenizer;
   const longest = draftLength(source.draft, draftTokens);
   const random = randomNumbers(seed);
@@ -97,11 +99,11 @@ export async function* decodePasses(
       const rows = await session.read([...fresh, ...proposals.map(({ id }) => id)], proposals.length + 1);
       const weights = (index: number) => distribution(rows[index]!.subarray(0, vocabSize), sampling);
       const ids = verify(proposals, weights, { random, first: done, rule });
-      session.keep(fresh.length + ids.length - 1);
+      const passes = 1 + session.keep(fresh.length + ids.length - 1);
       const end = ids.indexOf(endOfText);
       const tokens = end < 0 ? ids.length : end + 1;
       const accepted = Math.min(tokens, ids.length - 1);
-      yield { ids: end < 0 ? ids : ids.slice(0, end), proposed: proposals.length, accepted, tokens };
+      yield { ids: end < 0 ? ids : ids.slice(0, end), passes, proposed: proposals.length, accepted, tokens };
       if (end >= 0) return;
       text.push(...ids);
       done += ids.length;
@@ -132,11 +134,11 @@ export async function* decodePasses(
 export async function* generate(
   source: GenerationSource,
   prompt: readonly number[],
-  { onPass, ...options }: GenerationOptions,
+  { onRound, ...options }: GenerationOptions,
   signal: AbortSignal,
 ): AsyncGenerator<number> {
-  for await (const { ids, ...pass } of decodePasses(source, prompt, options, signal)) {
-    onPass?.(pass);
+  for await (const { ids, ...round } of decodeRounds(source, prompt, options, signal)) {
+    onRound?.(round);
     yield* ids;
   }
 }

@@ -1,5 +1,5 @@
 export {
-  type DecodingPass,
+  type DecodingRound,
   generate,
   generateText,
   type GenerationOptions,

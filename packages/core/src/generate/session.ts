@@ -96,13 +96,18 @@ export class DecodingSession {
     this.#shown = shown;
   }
 
-  /** Keeps the first tokens of the last pass, at least one, and takes the others back. */
-  keep(count: number): void {
+  /**
+   * Keeps the first tokens of the last pass, at least one, and takes the others back.
+   *
+   * @returns how many more passes that took: 1 for a model without `rewind`, where there are others
+   */
+  keep(count: number): number {
     const rejected = this.#tokens.length - count;
     const after = this.#state;
     if (rejected > 0) this.#takeBack(rejected);
     dispose([this.#before, after], [this.#state]);
     this.#before = {};
+    return rejected > 0 && this.#model.rewind === undefined ? 1 : 0;
   }
 
   #takeBack(rejected: number): void {

@@ -1,4 +1,4 @@
-import type { DecodingPass } from './generate.ts';
+import type { DecodingRound } from './generate.ts';
 
 /** How speculative decoding went. */
 export interface DecodingReport {
@@ -14,15 +14,15 @@ export interface DecodingReport {
   readonly acceptance: readonly number[];
 }
 
-/** Counts passes. */
+/** Adds rounds up. */
 export class DecodingStatistics {
   #passes = 0;
   #tokens = 0;
   readonly #proposed: number[] = [];
   readonly #accepted: number[] = [];
 
-  readonly add = ({ proposed, accepted, tokens }: DecodingPass): void => {
-    this.#passes += 1;
+  readonly add = ({ passes, proposed, accepted, tokens }: DecodingRound): void => {
+    this.#passes += passes;
     this.#tokens += tokens;
     for (let index = 0; index < proposed; index++) {
       this.#proposed[index] = (this.#proposed[index] ?? 0) + 1;
