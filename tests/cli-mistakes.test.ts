@@ -272,11 +272,11 @@ describe.concurrent('a mistake is answered with one clear sentence, and leaves n
   });
 
   test('bf16 where the backend has none', async ({ expect }) => {
-    const args = ['train', 'tiny.yaml', '--name', 'a', '--set', 'precision=bf16'];
+    const args = ['train', 'tiny.yaml', '--name', 'a', '--set', 'precision=bf16', '--set', 'backend=wasm'];
     expect(await refusal(workspace(), args)).toMatchInlineSnapshot(`
       "LLMX_PRECISION_UNSUPPORTED
-      No installed backend computes in bf16.
-      Set precision: fp32."
+      The backend "wasm" does not compute in bf16.
+      Choose one of the backends that have it: native; or set precision: fp32."
     `);
   });
 });
