@@ -1,5 +1,5 @@
 // `npm test`: set-up, then every test; further arguments go to vitest (`npm test -- golden`). The last line counts test
-// cases. --all: with the long sweeps, which ask for LLMX_TEST_ALL.
+// cases. --all: with the long sweeps, which ask for LLMX_TEST_ALL. --faults: the fault tests alone, in full.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -8,6 +8,8 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const args = process.argv.slice(2);
+/** What vitest gets in the place of our own flags. */
+const SUITES = { '--all': [], '--faults': ['tests/faults-'] };
 
 function run(script, scriptArgs, env = process.env) {
   const { status, signal } = spawnSync(process.execPath, [path.join(root, script), ...scriptArgs], {
@@ -31,9 +33,10 @@ function readCounts(file) {
 function runTests(folder) {
   const file = path.join(folder, 'counts.json');
   const all = args.includes('--all') ? { LLMX_TEST_ALL: '1' } : {};
-  const env = { ...process.env, LLMX_TEST_COUNTS: file, ...all };
+  const faults = args.includes('--faults') ? { LLMX_TEST_FAULTS: '1' } : {};
+  const env = { ...process.env, LLMX_TEST_COUNTS: file, ...all, ...faults };
   const reporters = ['--reporter=default', '--reporter=./scripts/test-reporter.mjs'];
-  const vitestArgs = ['run', '--typecheck', ...reporters, ...args.filter((arg) => arg !== '--all')];
+  const vitestArgs = ['run', '--typecheck', ...reporters, ...args.flatMap((arg) => SUITES[arg] ?? [arg])];
   const { ok, end } = run('node_modules/vitest/vitest.mjs', vitestArgs, env);
   const counts = readCounts(file);
   // vitest died, or found nothing to run.

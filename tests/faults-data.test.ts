@@ -16,7 +16,7 @@ beforeAll(async () => {
   data = path.join(runs.folder, 'data');
   shard = path.join(data, 'train-00000.arrow');
   fs.cpSync(data, path.join(runs.folder, 'good'), { recursive: true });
-});
+}, 60_000);
 afterAll(() => runs.remove());
 
 const said = (text: string): string => text.replaceAll(runs.folder, '<folder>');

@@ -13,7 +13,7 @@ let runs: TinyRuns;
 beforeAll(async () => {
   runs = await TinyRuns.create();
   await runs.train('whole');
-});
+}, 60_000);
 afterAll(() => runs.remove());
 
 const said = (text: string): string => text.replaceAll(runs.folder, '<folder>');

@@ -29,7 +29,7 @@ const faulty = (steps: readonly number[], factor: string, ...sets: readonly stri
 ];
 
 let runs: TinyRuns;
-beforeAll(async () => void (runs = await TinyRuns.create({ 'fault.ts': FAULT })));
+beforeAll(async () => void (runs = await TinyRuns.create({ 'fault.ts': FAULT })), 60_000);
 afterAll(() => runs.remove());
 
 /** A host that asks to stop when the step is done. */

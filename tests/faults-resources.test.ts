@@ -23,7 +23,7 @@ export default definePlugin({
 let runs: TinyRuns;
 beforeAll(async () => {
   runs = await TinyRuns.create({ 'leak.ts': LEAK });
-});
+}, 60_000);
 afterAll(() => runs.remove());
 
 test('train.maxMemory saves, stops, and says what holds the memory', async () => {

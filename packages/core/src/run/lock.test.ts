@@ -74,6 +74,13 @@ test('a process that died while it took over a lock is succeeded, too', () => {
   expect(fs.readdirSync(folder)).toEqual(['.lock']);
 });
 
+test('what killed contenders left goes when the lock is taken', () => {
+  for (const left of ['.lock-new-1', '.lock-t-new-2', '.lock-t']) fs.writeFileSync(path.join(folder, left), '{');
+  fs.writeFileSync(path.join(folder, 'metrics.jsonl'), '');
+  acquireLock(folder, host(1));
+  expect(fs.readdirSync(folder)).toEqual(['.lock', 'metrics.jsonl']);
+});
+
 test('a live process that is taking over a dead lock is respected', () => {
   fs.writeFileSync(path.join(folder, '.lock'), lockOf(1, 'first'));
   fs.writeFileSync(path.join(folder, '.lock-first'), lockOf(2, 'second'));

@@ -86,7 +86,8 @@ class Contender {
       fs.linkSync(whole, file);
       return true;
     } catch (error) {
-      if (errorCode(error) === 'EEXIST') return false;
+      // ENOENT: whoever has taken the lock meanwhile has cleared the file away.
+      if (errorCode(error) === 'EEXIST' || errorCode(error) === 'ENOENT') return false;
       if (!NO_LINKS.has(errorCode(error))) throw ioError(error, file, 'create');
     } finally {
       fs.rmSync(whole, { force: true });
@@ -106,6 +107,13 @@ class Contender {
     if (holder === undefined || holder === UNKNOWN || holder.token !== dead.token) return false;
     fs.renameSync(this.#written(file), file);
     return true;
+  }
+
+  /** Removes what contenders left that died; only the lock's holder may call this. A living one tries again. */
+  clear(file: string): void {
+    const [directory, beside] = [path.dirname(file), `${path.basename(file)}-`];
+    for (const name of fs.readdirSync(directory))
+      if (name.startsWith(beside)) fs.rmSync(path.join(directory, name), { force: true });
   }
 
   /** A complete lock of this process under a name that is not contended for. */
@@ -146,6 +154,7 @@ export function acquireLock(directory: string, host: Host['process']): RunLock {
   const contender = new Contender(host);
   const holder = contender.take(file);
   if (holder !== undefined) throw lockedError(directory, holder, host.hostname);
+  contender.clear(file);
   return {
     release: () => {
       if (contender.isMine(file)) fs.rmSync(file, { force: true });
