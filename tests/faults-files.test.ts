@@ -30,7 +30,7 @@ const steps = (name: string): string[] =>
   fs.readdirSync(runs.tiny.path(name, 'checkpoints')).filter((entry) => entry.startsWith('step-'));
 
 test('a checkpoint with a wrong bit is not published, and the older ones stay', { timeout: 120_000 }, async () => {
-  const error = await failure('flipped', { phase: 'flip', count: 40 });
+  const error = await failure('flipped', { phase: 'flip', count: 130 });
   expect(error).toMatch(/^LLMX_IO_FAILED A checkpoint does not read back as it was written: .* is damaged: /);
   expect(steps('flipped').length).toBeGreaterThan(0);
   expect(await runs.finish(CONFIG, 'flipped')).toEqual(expected);
