@@ -10,8 +10,8 @@ import { CONFIGS, type Fault, FaultyRuns, seeded } from './support/faulty-runs.t
 const ALL = process.env['LLMX_TEST_FAULTS'] !== undefined;
 /** Per configuration and backend; 6 x 84 = 504. */
 const KILLS = ALL ? 84 : 2;
-/** Per configuration and backend; two backends at a time make 18 minutes. */
-const TIME_MS = 6 * 60_000;
+/** Of all configurations of a backend, two backends at a time. */
+const TIME_LIMIT_MS = 18 * 60_000;
 /** Kills in a row before a run is left alone, so that it ends and is compared. */
 const KILLS_PER_RUN = 10;
 const missing = nativeUnavailable();
@@ -57,7 +57,6 @@ async function killAndCompare(config: string, seed: number): Promise<Record<stri
       killed[fault.phase] = (killed[fault.phase] ?? 0) + 1;
       kills += 1;
       inRun += 1;
-      expect(performance.now() - begun, `ms for ${kills} of ${KILLS} kills`).toBeLessThan(TIME_MS);
     }
     expect(await runs.finish(config, name), `${name} after ${kills} kills`).toEqual(expected);
     await verifyRun({ run: name }, { host: runs.tiny.host() });
@@ -69,7 +68,7 @@ describe.concurrent('killed in every phase, a run ends with the bytes of the uni
   test.for([
     ['native', 1],
     ['wasm', 2],
-  ] as const)('on %s', { timeout: 4 * TIME_MS }, async ([backend, seed], { skip, annotate }) => {
+  ] as const)('on %s', { timeout: TIME_LIMIT_MS }, async ([backend, seed], { skip, annotate }) => {
     skip(backend === 'native' && missing !== undefined, `no C++ engine: ${missing}`);
     for (const [index, config] of Object.keys(CONFIGS).entries()) {
       const killed = await killAndCompare(`${config}-${backend}`, 10 * seed + index);

@@ -138,7 +138,13 @@ test('the loss is of the answers alone', () => {
     ),
     labels: tf.tensor3d(labels, [2, 4, 1], 'int32'),
   };
-  const { terms } = objective.loss({ model, params: { table }, batch, context: { training: true, dropout: (x) => x } });
+  const { terms } = objective.loss({
+    model,
+    params: { table },
+    batch,
+    context: { training: true, dropout: (x) => x },
+    progress: { step: 1, totalSteps: 1, tokensPerStep: 8 },
+  });
   const expected = Math.log(4 + Math.exp(3)) - 3 + Math.log(5);
   expect(terms['answer']!.sum.dataSync()[0]).toBeCloseTo(expected, 5);
 });
