@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['packages/*/src/**/*.{test,test-prop}.ts', 'tests/**/*.{test,test-prop}.ts'],
-    testTimeout: 30_000,
+    testTimeout: 90_000,
     setupFiles: ['tests/support/native-backend.ts'],
     // On with --typecheck, which scripts/test.mjs passes.
     typecheck: {

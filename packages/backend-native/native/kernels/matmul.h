@@ -348,6 +348,52 @@ inline Matmul as_row(const Matmul& matmul) {
   return row;
 }
 
+// ---- Products with few rows: b is read where it lies, since packing it would cost more than the product
+
+/** Columns of a task. */
+constexpr int64_t FEW_COLUMNS = 4 * TILE_COLUMNS;
+
+/** Sums of at most TILE_ROWS rows and `columns` columns from `column` on, from a [m, k] without gaps, filled up to whole tiles. */
+template <class Format>
+inline void multiply_few(const Matmul& matmul, const float* a, int64_t column, int64_t columns, Lines sums) {
+  if (matmul.transpose_b) {
+    for (int64_t j = 0; j < columns; ++j)
+      for (int64_t i = 0; i < matmul.m; ++i)
+        sums.row(i)[j] = dot<Format>(a + i * matmul.k, matmul.b + (column + j) * matmul.b_line, matmul.k);
+    return;
+  }
+  const Lines rows{const_cast<float*>(a), matmul.k};
+  for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
+    const Lines to = sums.from(0, j), b{const_cast<float*>(matmul.b) + column + j, matmul.b_line};
+    if (j + TILE_COLUMNS <= columns) {
+      multiply_tile<false>(matmul.k, rows, b, to, to, 0);
+    } else {
+      for (int64_t i = 0; i < matmul.m; ++i)
+        add_lines<Format>(a + i * matmul.k, b.data, matmul.b_line, matmul.k, columns - j, to.row(i));
+    }
+  }
+}
+
+/** A product with at most TILE_ROWS rows; not 0 where memory is short. */
+template <class Format>
+inline int32_t multiply_few_rows(const Matmul& matmul) {
+  float* a = scratch<float>(-1, WHOLE_SLOT, TILE_ROWS * matmul.k);
+  if (a == nullptr) return 1;
+  for (int64_t i = 0; i < TILE_ROWS; ++i)
+    for (int64_t p = 0; p < matmul.k; ++p) a[i * matmul.k + p] = i < matmul.m ? *matmul.a_from(i, p) : 0;
+  parallel_chunks(matmul.n, FEW_COLUMNS, [&](int64_t begin, int64_t end) {
+    alignas(64) float memory[TILE_ROWS * FEW_COLUMNS];
+    const Lines sums{memory, FEW_COLUMNS};
+    multiply_few<Format>(matmul, a, begin, end - begin, sums);
+    for (int64_t i = 0; i < matmul.m; ++i) {
+      const int64_t at = i * matmul.line + begin;
+      const float* partial = matmul.accumulate ? matmul.epilogue.product + at : nullptr;
+      finish_line(matmul.epilogue, at, begin, end - begin, sums.row(i), partial);
+    }
+  });
+  return 0;
+}
+
 // ---- Choice
 
 /** A product with k = 0: the epilogue of 0. */
@@ -368,6 +414,8 @@ inline int32_t multiply_as(const Matmul& matmul) {
   const bool column = matmul.n == 1 && matmul.line == 1 && (matmul.transpose_b || matmul.b_line == 1);
   if (row) return multiply_vector<Format>(matmul), 0;
   if (column) return multiply_vector<Format>(as_row(matmul)), 0;
+  // Bound by reading b. Rounding it again for each row would cost more than packing it.
+  if (matmul.m <= TILE_ROWS && matmul.n >= 8 * matmul.m && !Format::ROUNDS) return multiply_few_rows<Format>(matmul);
   // Below a few microseconds of work threads cost more than they bring.
   if (matmul.m * matmul.n * matmul.k <= 1 << 17) return multiply_alone<Format>(matmul, 0), 0;
   // The smaller operand is packed as a whole: less memory, and each task reads all of it.

@@ -113,20 +113,22 @@ export function describeArchitecture(subject: Subject): void {
         }
       });
 
-      test.skipIf(model.rewind === undefined)('a rewound state goes on as if the tokens had not been there', () => {
+      test('a rewound state goes on as if the tokens had not been there', ({ skip }) => {
+        if (model.rewind === undefined) return skip('the model does not rewind');
         const [p, tokens] = [params(), testTokens(BATCH, TIME, VOCAB)];
         const y = logits(p, tokens);
         const before = model.step(p, positions(tokens, 0, 3), model.initialState(BATCH)).state;
         const other = tf.cast(tf.mod(tf.add(positions(tokens, 3, 4), tf.tensor([0, 0, 1, 1], [1, 4])), VOCAB), 'int32');
         const after = model.step(p, other, before, { rewindable: true });
         expectAgree(model.logits(p, positions(after.hidden, 0, 2)), positions(y, 3, 2), 'Before the change', 1e-4);
-        const result = model.step(p, positions(tokens, 5, 3), model.rewind!(p, after.state, 2));
+        const result = model.step(p, positions(tokens, 5, 3), model.rewind(p, after.state, 2));
         expectAgree(model.logits(p, result.hidden), positions(y, 5, 3), 'After it', 1e-4);
       });
 
-      test.skipIf(model.fork === undefined)('the trunk is shown beside the hidden states, in decoding too', () => {
+      test('the trunk is shown beside the hidden states, in decoding too', ({ skip }) => {
+        if (model.fork === undefined) return skip('the model does not show its trunk');
         const [p, tokens] = [params(), testTokens(BATCH, TIME, VOCAB)];
-        const { trunk, hidden } = model.fork!(p, { tokens }, evaluation);
+        const { trunk, hidden } = model.fork(p, { tokens }, evaluation);
         expectAgree(hidden, model.hidden(p, { tokens }, evaluation), 'Hidden states');
         expect(model.lastNorm!(p, trunk).shape).toEqual([BATCH, TIME, model.dModel]);
         const result = model.step(p, tokens, model.initialState(BATCH));
