@@ -3,7 +3,9 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['packages/*/src/**/*.{test,test-prop}.ts', 'tests/**/*.{test,test-prop}.ts'],
+    // Generous: machines are shared, and many tests start processes.
     testTimeout: 90_000,
+    hookTimeout: 90_000,
     setupFiles: ['tests/support/native-backend.ts'],
     // On with --typecheck, which scripts/test.mjs passes.
     typecheck: {

@@ -1,5 +1,5 @@
 // Rates of the C++ engine's kernels, hot (the same tensors again and again) and cold (tensors that no cache holds), beside
-// the machine's measured peaks in the same run.
+// the machine's measured peaks in the same run. LLMX_BENCH_PRECISION: of products of matrices, fp32 (default) or bf16.
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -99,6 +99,9 @@ const CASES = [
   matmul(WIDTH, 4 * WIDTH, ROWS, { transposeA: true }),
   matmul(512, 3072, 768),
   matmul(768, 3072, 512, { transposeA: true }),
+  matmul(4, 1024, 256),
+  matmul(8, 256, 1024),
+  matmul(8, 3072, 768),
   ...attention(12, 6, 256, 64),
   ...attention(1, 8, 4096, 64),
   {
@@ -264,7 +267,7 @@ async function rates() {
     console.log(`native: left out, since ${missing}.`);
     return [];
   }
-  console.error(await registerNativeBackend());
+  console.error(await registerNativeBackend({ precision: process.env.LLMX_BENCH_PRECISION ?? 'fp32' }));
   const registry = new Registry([builtin, nativePlugin]);
   const { built } = await chooseBackend({ registry, selected: { name: 'native' }, precision: 'fp32', resolveFrom: [] });
   const { gflops, gigabytesPerSecond } = built.peaks();

@@ -4,6 +4,7 @@
 //
 // LLMX_TORCH_PYTHON: a Python that has torch (.venv/bin/python). LLMX_BENCH_BACKEND: the backend (auto).
 // LLMX_BENCH_ONLY: A or B. LLMX_BENCH_STEPS: steps of a run, more than 4, for a quick look. LLMX_BENCH_SEED: of both sides (1).
+// LLMX_BENCH_PRECISION: of both sides, fp32 (default) or bf16, which PyTorch computes with autocast.
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -31,6 +32,7 @@ const {
   LLMX_BENCH_ONLY: only,
   LLMX_BENCH_STEPS: fewer,
   LLMX_BENCH_SEED: seed = '1',
+  LLMX_BENCH_PRECISION: precision = 'fp32',
 } = process.env;
 
 /** The median over runs of each of their numbers. */
@@ -47,6 +49,7 @@ async function setUp({ name: title, tokenizer }, folder, signal) {
     `data.train=${dataset}`,
     `backend=${backend}`,
     `train.seed=${seed}`,
+    `precision=${precision}`,
     ...(fewer === undefined ? [] : [`train.steps=${fewer}`]),
   ];
   const config = await resolved({ file, sets, folder, signal });
