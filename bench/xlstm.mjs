@@ -46,7 +46,10 @@ const RECURRENT = [
 
 const { LLMX_BENCH_ONLY: only } = process.env;
 const decoder = fileURLToPath(new URL('xlstm/decode.mjs', import.meta.url));
-const plugin = fileURLToPath(new URL('../packages/plugin-xlstm/dist/index.js', import.meta.url));
+/** The plugin, and the one that adds the peak memory of the steps to the metrics. */
+const plugins = ['../packages/plugin-xlstm/dist/index.js', './train/plugin.mjs'].map((file) =>
+  fileURLToPath(new URL(file, import.meta.url)),
+);
 
 /** The configuration file of one model at one context. */
 function writeConfig(folder, dataset, { options }, context) {
@@ -60,7 +63,7 @@ function writeConfig(folder, dataset, { options }, context) {
     logEvery: 1,
   };
   const config = {
-    plugins: [plugin],
+    plugins,
     data: { train: dataset },
     model: { ...options, contextLength: context },
     optimizer: { name: 'adamw', lr: 1e-3 },
