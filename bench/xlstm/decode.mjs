@@ -16,7 +16,7 @@ const last = Math.max(...marks);
 const registry = new Registry([builtin, nativePlugin, xlstm]);
 const backend = { name: 'native', threads };
 await chooseBackend({ registry, selected: backend, precision: 'fp32', resolveFrom: [process.cwd()] });
-await xlstm.setup({}, {}).hooks.run(); // loads its kernels
+await xlstm.setup({}, {}).hooks.backendReady({ backend: 'native', precision: 'fp32' }); // loads its kernels
 
 const { architecture = 'decoder', ...options } = selected;
 const sizes = { vocabSize: vocabulary, contextLength: PROMPT + last };
