@@ -3,6 +3,7 @@
 // tokens. Every run is a process of its own, and sides take turns.
 //
 // LLMX_TORCH_PYTHON: a Python that has torch (.venv/bin/python). LLMX_XLSTM_REPO: a checkout of NX-AI/xlstm.
+// LLMX_BENCH_QUICK: xLSTM[1:0] alone, and of the package's ways of training the one that was fastest here.
 // LLMX_BENCH_ONLY: training or decoding. LLMX_BENCH_CONTEXTS: some of the contexts, e.g. 1024,16384.
 import fs from 'node:fs';
 import os from 'node:os';
@@ -44,7 +45,8 @@ const RECURRENT = [
   { name: 'xLSTM[7:1]', slstm: [1], options: { architecture: 'xlstm', size: '3M', ratio: [7, 1] } },
 ];
 
-const { LLMX_BENCH_ONLY: only } = process.env;
+const { LLMX_BENCH_ONLY: only, LLMX_BENCH_QUICK: quick } = process.env;
+const recurrent = quick === undefined ? RECURRENT : RECURRENT.slice(0, 1);
 const decoder = fileURLToPath(new URL('xlstm/decode.mjs', import.meta.url));
 /** The plugin, and the one that adds the peak memory of the steps to the metrics. */
 const plugins = ['../packages/plugin-xlstm/dist/index.js', './train/plugin.mjs'].map((file) =>
@@ -109,7 +111,7 @@ async function trainingRows(folder, yardstick, signal) {
       ...speedAndMemory(title(TRANSFORMER), transformer),
       timeOfToken(title(TRANSFORMER), transformer, atLong.get(TRANSFORMER)),
     );
-    for (const model of RECURRENT) {
+    for (const model of recurrent) {
       const result = await train(model);
       rows.push(
         ...speedAndMemory(title(model), result, transformer),
@@ -125,7 +127,7 @@ async function trainingRows(folder, yardstick, signal) {
 
 async function decodingRows(yardstick, signal) {
   const rows = [];
-  for (const model of [TRANSFORMER, ...RECURRENT]) {
+  for (const model of [TRANSFORMER, ...recurrent]) {
     const settings = {
       model: model.options,
       vocabulary: SIZES.vocabulary,
