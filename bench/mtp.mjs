@@ -1,6 +1,7 @@
 // Multi-token prediction on the C++ engine: peak memory of a training step and its time, for n tokens ahead and one total
 // number of blocks, as in the paper: each head beyond the first takes a block of the model. `one after another` is how the
-// objectives run; `all at once` computes the losses of `multi-token` and differentiates them together.
+// objectives run; `all at once` computes the losses of `multi-token` and differentiates them together. Linear heads stand
+// on the whole model.
 import mtp from '../packages/plugin-mtp/dist/index.js';
 import nativePlugin, { nativeBackend, nativeUnavailable } from '../packages/backend-native/dist/index.js';
 import {
@@ -11,7 +12,6 @@ import {
   labelsOfView,
   prefixed,
   Registry,
-  rmsNorm,
   scoped,
   stateTensors,
   tf,
@@ -25,8 +25,7 @@ const [BATCH, TIME, WIDTH, BLOCKS] = [4, 256, 256, 8];
 const [WORDS, BYTES] = [32_768, 257];
 const NUMBERS = [1, 2, 4, 8];
 const HEAD = { name: 'attention', heads: 4 };
-const TIMED_STEPS = 3;
-const UNTIMED = { isTimed: false };
+const TIMED_ROUNDS = 5;
 
 /** The losses of `multi-token`, from the same parameters, all recorded and then differentiated. */
 function allAtOnce(registry, sizes, objective) {
@@ -35,11 +34,11 @@ function allAtOnce(registry, sizes, objective) {
   return {
     ...base(objective),
     loss({ model, params, batch, context }) {
-      const hidden = model.hidden(params, batch, context);
+      const { trunk, hidden } = model.fork(params, batch, context);
       const sums = Array.from({ length: tokens }, (_, view) => {
         const own = scoped(params, `objective.heads.${view + 1}`);
         const states =
-          view === 0 ? hidden : rmsNorm(block.forward(scoped(own, 'block'), hidden, context), own['norm.weight']);
+          view === 0 ? hidden : model.lastNorm(params, block.forward(scoped(own, 'block'), trunk, context));
         return tf.sum(crossEntropy(model, params, states, labelsOfView(batch.labels, view)));
       });
       return { terms: { multiToken: { sum: tf.addN(sums), weight: 1 } } };
@@ -76,77 +75,125 @@ function hostBatch(vocabSize, lookahead) {
   return { batch: BATCH, time: TIME, lookahead, tokens: ids(size), labels: ids(size * lookahead) };
 }
 
-/** Peak memory of the second step in MiB, and milliseconds of the fastest of the following ones. */
-function measure(registry, sizes, objective, { isTimed = true } = {}) {
-  const pattern = [{ block: 'attention', heads: 4, repeat: BLOCKS - (objective.lookahead - 1) }];
-  const model = registry.create('architecture', { name: 'decoder', dModel: WIDTH, blocks: pattern }, sizes);
-  const optimizer = registry.create('optimizer', { name: 'adamw' }, {});
-  const rng = keyedRng(1, 'init');
-  const own = objective.init?.(rng.scope('objective'), model) ?? {};
-  const params = { ...model.init(rng), ...prefixed('objective', own) };
-  let state = { params, frozen: {}, optimizer: tf.tidy(() => optimizer.init(params)) };
-  const length = { totalSteps: TIMED_STEPS + 2, tokensPerStep: BATCH * TIME };
-  const recipe = { model, objective, optimizer, hooks: new HookDriver([]), seed: 1, length, gradClip: 1 };
-  const micros = [hostBatch(sizes.vocabSize, objective.lookahead)];
-  let step = 0;
-  const advance = () => {
-    step += 1;
-    const next = trainStep(recipe, state, { info: { step, tokensSeen: 0 }, lr: 1e-4, micros });
-    ({ state } = next);
+/** A model in training with that objective, on one batch. */
+class Training {
+  #recipe;
+  #micros;
+  #state;
+  #step = 0;
+
+  constructor(registry, { vocabSize }, { objective, blocks }) {
+    const sizes = { vocabSize, contextLength: TIME };
+    const pattern = [{ block: 'attention', heads: 4, repeat: blocks }];
+    const model = registry.create('architecture', { name: 'decoder', dModel: WIDTH, blocks: pattern }, sizes);
+    const optimizer = registry.create('optimizer', { name: 'adamw' }, {});
+    const rng = keyedRng(1, 'init');
+    const own = objective.init?.(rng.scope('objective'), model) ?? {};
+    const params = { ...model.init(rng), ...prefixed('objective', own) };
+    this.#state = { params, frozen: {}, optimizer: tf.tidy(() => optimizer.init(params)) };
+    const length = { totalSteps: TIMED_ROUNDS + 1, tokensPerStep: BATCH * TIME };
+    this.#recipe = { model, objective, optimizer, hooks: new HookDriver([]), seed: 1, length, gradClip: 1 };
+    this.#micros = [hostBatch(vocabSize, objective.lookahead)];
+  }
+
+  step() {
+    this.#step += 1;
+    const info = { step: this.#step, tokensSeen: 0 };
+    const next = trainStep(this.#recipe, this.#state, { info, lr: 1e-4, micros: this.#micros });
+    this.#state = next.state;
     Object.values(next.scalars)[0].dataSync();
     tf.dispose(next.scalars);
-  };
-  advance();
-  const peak = peakBytes(advance) / 2 ** 20;
-  const times = Array.from({ length: isTimed ? TIMED_STEPS : 0 }, () => {
+  }
+
+  /** Milliseconds of a step. */
+  time() {
     const begin = performance.now();
-    advance();
+    this.step();
     return performance.now() - begin;
+  }
+
+  dispose() {
+    tf.dispose([...Object.values(this.#state.params), ...stateTensors(this.#state.optimizer)]);
+  }
+}
+
+/** Peak memory of the second step in MiB. */
+function peakOf(training) {
+  training.step();
+  const peak = peakBytes(() => training.step()) / 2 ** 20;
+  training.dispose();
+  return peak;
+}
+
+const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+
+/** Median milliseconds of a step of each, and the median of its ratio to the first; all take turns. */
+function timesOf(trainings) {
+  for (const training of trainings) training.step();
+  const rounds = Array.from({ length: TIMED_ROUNDS }, () => trainings.map((training) => training.time()));
+  for (const training of trainings) training.dispose();
+  return trainings.map((_, index) => ({
+    milliseconds: median(rounds.map((times) => times[index])),
+    ratio: median(rounds.map((times) => times[index] / times[0])),
+  }));
+}
+
+/** What is measured, by title: objectives and the number of blocks of the model below them. */
+function arms(create, { numbers, isTimed }) {
+  const nextToken = { title: 'next-token', objective: create({ name: 'next-token' }), blocks: BLOCKS };
+  const further = numbers.flatMap((tokens) => {
+    const blocks = BLOCKS - (tokens - 1);
+    const parallel = { name: 'multi-token', reads: 'trunk', head: HEAD };
+    const linear = { name: 'multi-token', reads: 'hidden', head: 'linear' };
+    const sequential = { name: 'multi-token-sequential', block: HEAD };
+    const arm = (title, selected, depth) => ({
+      title: `n = ${tokens}, ${title}`,
+      objective: create({ ...selected, tokens }),
+      blocks: depth,
+    });
+    return [
+      arm('parallel', parallel, blocks),
+      arm('sequential', sequential, blocks),
+      ...(isTimed ? [arm('linear', linear, BLOCKS)] : []),
+    ];
   });
-  tf.dispose([...Object.values(state.params), ...stateTensors(state.optimizer)]);
-  return { peak, milliseconds: Math.min(...times) };
+  return [nextToken, ...further];
+}
+
+function memoryRows(registry, create) {
+  const sizes = { vocabSize: WORDS, contextLength: TIME };
+  const measured = arms(create, { numbers: NUMBERS, isTimed: false }).flatMap(({ title, objective, blocks }) => {
+    const peak = (given) => peakOf(new Training(registry, sizes, { objective: given, blocks }));
+    const own = { name: `${title}, one after another: peak`, value: peak(objective) };
+    if (!title.endsWith('parallel')) return [own];
+    const naive = peak(allAtOnce(registry, sizes, objective));
+    return [own, { name: `${title}, all at once: peak`, value: naive }];
+  });
+  const [{ value: baseline }] = measured;
+  return measured.map((row) => ({ ...row, unit: 'MiB', ratio: row.value / baseline, yardstick: 'next-token' }));
+}
+
+function timeRows(registry, create, vocabSize) {
+  const numbers = NUMBERS.filter((tokens) => tokens > 1);
+  const measured = arms(create, { numbers, isTimed: true });
+  const times = timesOf(measured.map((arm) => new Training(registry, { vocabSize }, arm)));
+  return measured.map(({ title }, index) => ({
+    name: `${title}: step, vocabulary ${vocabSize}`,
+    value: times[index].milliseconds,
+    unit: 'ms',
+    ratio: times[index].ratio,
+    yardstick: 'next-token',
+  }));
 }
 
 export async function run() {
   if (nativeUnavailable() !== undefined) return [];
   const registry = new Registry([builtin, nativePlugin, mtp]);
   await chooseBackend({ registry, selected: { name: 'native' }, precision: 'fp32', resolveFrom: [process.cwd()] });
-  const rows = [];
-  for (const vocabSize of [WORDS, BYTES]) {
-    const sizes = { vocabSize, contextLength: TIME };
-    const create = (selected) => registry.create('objective', selected, sizes);
-    const baseline = measure(registry, sizes, create({ name: 'next-token' }));
-    const peak = (title, value) =>
-      vocabSize === WORDS &&
-      rows.push({
-        name: `${title}: peak`,
-        value,
-        unit: 'MiB',
-        ratio: value / baseline.peak,
-        yardstick: 'next-token',
-      });
-    const time = (title, value) =>
-      rows.push({
-        name: `${title}: step, vocabulary ${vocabSize}`,
-        value,
-        unit: 'ms',
-        ratio: value / baseline.milliseconds,
-        yardstick: 'next-token',
-      });
-    peak('next-token', baseline.peak);
-    time('next-token', baseline.milliseconds);
-    for (const tokens of NUMBERS) {
-      const parallel = create({ name: 'multi-token', tokens, head: HEAD, reads: 'hidden' });
-      const sequential = create({ name: 'multi-token-sequential', tokens, block: HEAD });
-      const results = [parallel, sequential].map((objective) => measure(registry, sizes, objective));
-      const naive = vocabSize === WORDS && measure(registry, sizes, allAtOnce(registry, sizes, parallel), UNTIMED);
-      const title = `n = ${tokens}`;
-      peak(`${title}, parallel, one after another`, results[0].peak);
-      peak(`${title}, parallel, all at once`, naive.peak);
-      peak(`${title}, sequential, one after another`, results[1].peak);
-      time(`${title}, parallel`, results[0].milliseconds);
-      time(`${title}, sequential`, results[1].milliseconds);
-    }
-  }
-  return rows;
+  const creator = (vocabSize) => (selected) =>
+    registry.create('objective', selected, { vocabSize, contextLength: TIME });
+  return [
+    ...memoryRows(registry, creator(WORDS)),
+    ...[WORDS, BYTES].flatMap((vocabSize) => timeRows(registry, creator(vocabSize), vocabSize)),
+  ];
 }
