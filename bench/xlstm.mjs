@@ -3,7 +3,7 @@
 // tokens. Every run is a process of its own, and sides take turns.
 //
 // LLMX_TORCH_PYTHON: a Python that has torch (.venv/bin/python). LLMX_XLSTM_REPO: a checkout of NX-AI/xlstm.
-// LLMX_BENCH_QUICK: xLSTM[1:0] alone, and of the package's ways of training the one that was fastest here.
+// LLMX_BENCH_QUICK: xLSTM[1:0] alone, and of the package's ways of training the one that takes least memory.
 // LLMX_BENCH_ONLY: training or decoding. LLMX_BENCH_CONTEXTS: some of the contexts, e.g. 1024,16384.
 import fs from 'node:fs';
 import os from 'node:os';

@@ -48,7 +48,7 @@ async function measure({ python, repository }, { slstm }, { name, flags, env }, 
 /** Training with the fastest of its variants at a context: { name, tokensPerSecond, peakMiB }; undefined where none runs. */
 export async function trainYardstick(yardstick, model, { context, batch, ...sizes }, signal) {
   const results = [];
-  for (const variant of process.env.LLMX_BENCH_QUICK === undefined ? VARIANTS : VARIANTS.slice(0, 1)) {
+  for (const variant of process.env.LLMX_BENCH_QUICK === undefined ? VARIANTS : VARIANTS.slice(-1)) {
     const result = await measure(yardstick, model, variant, { ...sizes, context, batch, steps: STEPS }, signal);
     if (result === undefined) continue;
     const tokensPerSecond = (1000 * batch * context) / result.milliseconds;
