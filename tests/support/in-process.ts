@@ -4,27 +4,14 @@ import path from 'node:path';
 
 import * as core from '@llmx/core';
 
+import { testEnvironment } from '../../packages/core/src/run/test-environment.ts';
+
 /** The surroundings of runs below `folder`; warnings go to `warn`. */
-export function environment(
+export const environment = (
   folder: string,
   bundled: readonly core.Plugin[],
-  { signal = new AbortController().signal, warn = (_message: string): void => undefined } = {},
-): core.Environment {
-  const process = { pid: 1, version: 'v20.19.0', started: '0', hostname: 'test', isAlive: () => false };
-  const memory = () => ({ residentMiB: 1, peakMiB: 2 });
-  const log = (_level: string, message: string) => warn(message);
-  const host = {
-    cwd: folder,
-    installRoot: folder,
-    signal,
-    firstParty: {},
-    process,
-    memory,
-    now: () => performance.now(),
-    log,
-  };
-  return { host, coreModule: core, bundled };
-}
+  options: { readonly signal?: AbortSignal; readonly warn?: (message: string) => void } = {},
+): core.Environment => testEnvironment(folder, core, { ...options, bundled });
 
 /** Prepares texts, a document each, as a dataset below the folder of `surroundings`. */
 export async function prepareTexts(

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import * as coreModule from '../index.ts';
 import { prepareDataset, type ProfileOptions, profileTraining, tf } from '../index.ts';
-import type { Environment } from './environment.ts';
+import { testEnvironment } from './test-environment.ts';
 
 const CONFIG = {
   data: { train: 'data' },
@@ -63,12 +63,7 @@ beforeAll(async () => {
 });
 afterAll(() => fs.rmSync(folder, { recursive: true }));
 
-function environment(signal: AbortSignal = new AbortController().signal): Environment {
-  const process = { pid: 1, version: 'v20.19.0', started: '0', hostname: 'test', isAlive: () => false };
-  const memory = () => ({ residentMiB: 1, peakMiB: 2 });
-  const quiet = { firstParty: {}, process, memory, log: () => undefined };
-  return { host: { cwd: folder, installRoot: folder, signal, now: () => performance.now(), ...quiet }, coreModule };
-}
+const environment = (signal?: AbortSignal) => testEnvironment(folder, coreModule, signal && { signal });
 
 const profile = (options: Partial<ProfileOptions> = {}, signal?: AbortSignal) =>
   profileTraining({ file: 'c.json', steps: 3, warmup: 1, ...options }, environment(signal));

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import * as coreModule from '../index.ts';
 import { runTasks, tf, train } from '../index.ts';
-import type { Environment } from './environment.ts';
+import { testEnvironment } from './test-environment.ts';
 
 const PLUGIN = `
   import { definePlugin, defineSource, defineTask, EVALUATION, Registry, builtin, tf, z } from '@llmx/core';
@@ -83,13 +83,7 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-function environment(signal: AbortSignal = new AbortController().signal): Environment {
-  const process = { pid: 1, version: 'v20.19.0', started: '0', hostname: 'test', isAlive: () => false };
-  const memory = () => ({ residentMiB: 1, peakMiB: 2 });
-  const [now, log] = [() => performance.now(), () => undefined];
-  const host = { cwd: folder, installRoot: folder, signal, firstParty: {}, process, memory, now, log };
-  return { host, coreModule };
-}
+const environment = (signal?: AbortSignal) => testEnvironment(folder, coreModule, signal && { signal });
 
 const run = (...tasks: string[]) => runTasks({ target: 'tasked', tasks }, environment());
 

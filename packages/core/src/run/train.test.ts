@@ -17,7 +17,7 @@ import {
   type TrainOptions,
 } from '../index.ts';
 import { useBackend } from '../testing/index.ts';
-import type { Environment } from './environment.ts';
+import { testEnvironment } from './test-environment.ts';
 
 // Text with some structure, several documents, fixed.
 const documents = Array.from({ length: 24 }, (_, document) =>
@@ -68,21 +68,7 @@ const CONFIG = {
   backend: 'wasm',
 };
 
-function environment(signal: AbortSignal = new AbortController().signal): Environment {
-  const process = { pid: 1, version: 'v20.19.0', started: '0', hostname: 'test', isAlive: () => false };
-  const memory = () => ({ residentMiB: 1, peakMiB: 2 });
-  const host = {
-    cwd: folder,
-    installRoot: folder,
-    signal,
-    firstParty: {},
-    process,
-    memory,
-    now: () => performance.now(),
-    log: () => undefined,
-  };
-  return { host, coreModule };
-}
+const environment = (signal?: AbortSignal) => testEnvironment(folder, coreModule, signal && { signal });
 
 const start = (name: string, options: Partial<TrainOptions> = {}, signal?: AbortSignal) =>
   train({ file: 'c.json', name, ...options }, environment(signal));
