@@ -4,7 +4,7 @@ export type TensorInfo = tf.TensorInfo;
 
 /** What kernels written in TypeScript need: memory, and the C++ kernels. */
 export interface Engine {
-  /** Whether products of matrices round their operands to bfloat16; sums, and all else, are float32. */
+  /** Whether products of matrices round their operands to bfloat16; sums are float32. */
   readonly roundsProducts: boolean;
   /**
    * A new tensor from the pool, its content unspecified.
@@ -13,11 +13,22 @@ export interface Engine {
    */
   allocate(shape: readonly number[], dtype?: 'float32' | 'int32'): TensorInfo;
   /**
+   * A new float32 tensor for a result that products of matrices read. Where these round to bfloat16 (`roundsProducts`) it lies
+   * in memory as bfloat16, and is widened for good when anything else reads it.
+   */
+  allocateRounded(shape: readonly number[]): TensorInfo;
+  /**
    * Runs the C++ kernel `name` on tensors, inputs first (undefined: left out), and numbers.
    *
+   * @param bfloat16 positions of tensors that the kernel takes in bfloat16 too; all others are widened before
    * @throws LlmxError `LLMX_NATIVE_FAILED` with the kernel's message
    */
-  run(name: string, tensors: readonly (TensorInfo | undefined)[], numbers?: readonly number[]): void;
+  run(
+    name: string,
+    tensors: readonly (TensorInfo | undefined)[],
+    numbers?: readonly number[],
+    bfloat16?: readonly number[],
+  ): void;
   /** Whether no other tensor refers to this one's memory, so that a kernel may overwrite it. */
   isSoleOwner(info: TensorInfo): boolean;
   /** The same memory as another result, for outputs given in place. */

@@ -61,7 +61,7 @@ const MAX_TENSORS = 48;
 const MAX_NUMBERS = 256;
 const MAX_RANK = 8;
 const TWO_32 = 2 ** 32;
-const DTYPES = { float32: 0, int32: 1 } as const;
+const DTYPES = { float32: 0, int32: 1, bfloat16: 2 } as const;
 
 /** A tensor as a C++ kernel sees it. */
 export interface NativeTensor {

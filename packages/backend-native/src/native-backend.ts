@@ -11,10 +11,15 @@ type Plain = Float32Array | Int32Array;
 
 const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
 
+/** Stands for values until they are read. */
+const UNREAD = new Float32Array(0);
+
 /** What the data of a float32 or int32 tensor of this backend carries besides its values. */
 interface Place {
   readonly block: Block;
   readonly length: number;
+  /** Whether the block holds bfloat16. */
+  readonly isNarrow: boolean;
 }
 
 /**
@@ -50,7 +55,7 @@ export class NativeBackend extends MathBackendCPU implements Engine {
     const { block, view } = this.#reserve(values.length, dtype);
     view.set(values as Plain);
     super.move(dataId, view, shape, dtype, refCount);
-    Object.assign(this.data.get(dataId), { place: { block, length: values.length } satisfies Place });
+    Object.assign(this.data.get(dataId), { place: { block, length: values.length, isNarrow: false } satisfies Place });
   }
 
   override readSync(dataId: DataId): ReturnType<MathBackendCPU['readSync']> {
@@ -69,11 +74,52 @@ export class NativeBackend extends MathBackendCPU implements Engine {
     const length = sizeOf(shape);
     const { block, view } = this.#reserve(length, dtype);
     const dataId = super.write(view, [...shape], dtype);
-    Object.assign(this.data.get(dataId), { place: { block, length } satisfies Place });
+    Object.assign(this.data.get(dataId), { place: { block, length, isNarrow: false } satisfies Place });
     return { dataId, shape: [...shape], dtype };
   }
 
-  run(name: string, tensors: readonly (TensorInfo | undefined)[], numbers: readonly number[] = []): void {
+  allocateRounded(shape: readonly number[]): TensorInfo {
+    if (!this.roundsProducts) return this.allocate(shape);
+    const length = sizeOf(shape);
+    const block = this.memoryPool.allocate(length * 2);
+    const dataId = super.write(UNREAD, [...shape], 'float32');
+    const data = Object.assign(this.data.get(dataId), { place: { block, length, isNarrow: true } satisfies Place });
+    // Whatever reads the values, a kernel of tfjs-backend-cpu or the user, sees float32.
+    Object.defineProperty(data, 'values', { configurable: true, enumerable: true, get: () => this.#widen(dataId) });
+    return { dataId, shape: [...shape], dtype: 'float32' };
+  }
+
+  /** Moves a tensor from bfloat16 to float32; gives its values. */
+  #widen(dataId: DataId): Float32Array {
+    const { block: narrow, length } = this.#place(dataId)!;
+    const { block, view } = this.#reserve(length, 'float32');
+    const shape = [length];
+    this.library.run(
+      'LlmxCast',
+      [
+        { address: narrow.address, size: length, dtype: 'bfloat16', shape },
+        { address: block.address, size: length, dtype: 'float32', shape },
+      ],
+      [],
+    );
+    const data = Object.assign(this.data.get(dataId), { place: { block, length, isNarrow: false } satisfies Place });
+    Object.defineProperty(data, 'values', { configurable: true, enumerable: true, writable: true, value: view });
+    this.#release(narrow);
+    return view as Float32Array;
+  }
+
+  run(
+    name: string,
+    tensors: readonly (TensorInfo | undefined)[],
+    numbers: readonly number[] = [],
+    bfloat16: readonly number[] = [],
+  ): void {
+    // All of them before any address is taken: one memory may be given twice.
+    if (this.roundsProducts)
+      tensors.forEach((info, index) => {
+        if (info !== undefined && !bfloat16.includes(index) && this.#place(info.dataId)?.isNarrow === true)
+          this.#widen(info.dataId);
+      });
     this.library.run(
       name,
       tensors.map((info) => info && this.#native(info, name)),
@@ -107,7 +153,8 @@ export class NativeBackend extends MathBackendCPU implements Engine {
   /** The tensor, its values converted where they are of another type than it claims. */
   #asNative(info: TensorInfo): TensorInfo {
     const { dataId, shape, dtype } = info;
-    if (dtype !== 'float32' && dtype !== 'int32') return info;
+    // Asking for the values of bfloat16 would widen it.
+    if ((dtype !== 'float32' && dtype !== 'int32') || this.#place(dataId)?.isNarrow === true) return info;
     const { values } = this.data.get(dataId);
     const View = dtype === 'int32' ? Int32Array : Float32Array;
     if (values instanceof View) return info;
@@ -152,6 +199,11 @@ export class NativeBackend extends MathBackendCPU implements Engine {
         'LLMX_NATIVE_ARGUMENT',
         `${kernel} was given a tensor of shape [${shape.join(', ')}] over memory of ${place.length} elements.`,
       );
-    return { address: place.block.address, size, dtype: dtype as 'float32' | 'int32', shape };
+    return {
+      address: place.block.address,
+      size,
+      dtype: place.isNarrow ? 'bfloat16' : (dtype as 'float32' | 'int32'),
+      shape,
+    };
   }
 }

@@ -5,6 +5,7 @@
  * LlmxAttention: query, key, value, segments?; output, logSum (log of the sum of exponentials of the scaled scores).
  * query and output: float32 [batch, queryTime, heads, size]; key and value: float32 [batch, keyTime, kvHeads, size]; logSum:
  * float32 [batch, heads, queryTime]; segments: int32 [batch, keyTime].
+ * query, key, value and output may lie in memory as bfloat16.
  * Numbers: batch, queryTime, keyTime, heads, kvHeads, size, scale, window (0: none).
  *
  * Queries are the last queryTime of keyTime positions. Positions that a query does not see have no effect on it, even where
@@ -23,15 +24,15 @@ constexpr float LOWEST = -3.40282347e38f;
 
 LLMX_KERNEL(LlmxAttention) {
   const AttentionProblem p(call, 3);
-  const float *query = call.floats(0), *key = call.floats(1), *value = call.floats(2);
-  float *output = call.floats(4), *log_sum = call.floats(5);
+  const Numbers query = numbers(call, 0), key = numbers(call, 1), value = numbers(call, 2), output = numbers(call, 4);
+  float* log_sum = call.floats(5);
   double* sums = scratch<double>(-1, 0, p.size);
   if (sums == nullptr) return 1;
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t head = 0; head < p.heads; ++head)
       for (int64_t i = 0; i < p.query_time; ++i) {
         const int64_t kv_head = head / p.group(), position = p.offset() + i, row = p.query_row(b, i, head);
-        const auto score = [&](int64_t j) { return p.scale * dot(query + row, key + p.key_row(b, j, kv_head), p.size); };
+        const auto score = [&](int64_t j) { return p.scale * dot(query.from(row), key.from(p.key_row(b, j, kv_head)), p.size); };
         double top = LOWEST, total = 0;
         for (int64_t j = 0; j <= position; ++j)
           if (p.sees(b, position, j)) top = max(top, score(j));
@@ -40,9 +41,9 @@ LLMX_KERNEL(LlmxAttention) {
           if (!p.sees(b, position, j)) continue;
           const double weight = std::exp(score(j) - top);
           total += weight;
-          for (int64_t d = 0; d < p.size; ++d) sums[d] += weight * value[p.key_row(b, j, kv_head) + d];
+          for (int64_t d = 0; d < p.size; ++d) sums[d] += weight * value.get(p.key_row(b, j, kv_head) + d);
         }
-        for (int64_t d = 0; d < p.size; ++d) output[row + d] = static_cast<float>(sums[d] / total);
+        for (int64_t d = 0; d < p.size; ++d) output.put(row + d, static_cast<float>(sums[d] / total));
         log_sum[p.log_sum_at(b, i, head)] = static_cast<float>(top + std::log(total));
       }
   return 0;
@@ -54,8 +55,8 @@ namespace {
 
 struct Forward {
   const AttentionProblem& p;
-  const float *query, *key, *value;
-  float *output, *log_sum;
+  Numbers query, key, value, output;
+  float* log_sum;
 };
 
 /** Working memory of a block of queries. */
@@ -123,8 +124,8 @@ void add_keys(const Forward& f, const ForwardBlock& memory, const QueryBlock& bl
   if (coverage == Coverage::NONE) return;
   const bool masked = coverage == Coverage::PART;
   const int64_t row = p.key_row(b, first_key, head / p.group());
-  copy_rows(memory.keys, f.key + row, p.key_stride(), count, p.size, 1);
-  const bool finite = copy_rows(memory.values, f.value + row, p.key_stride(), count, p.size, 1);
+  copy_rows(memory.keys, f.key.from(row), p.key_stride(), count, p.size, 1);
+  const bool finite = copy_rows(memory.values, f.value.from(row), p.key_stride(), count, p.size, 1);
   for (int64_t column = 0; column < block.count; column += TILE_COLUMNS) {
     const KeyRange keys = block.seen(column, column + TILE_COLUMNS, first_key, count);
     if (keys.count() <= 0) continue;
@@ -138,13 +139,23 @@ void add_keys(const Forward& f, const ForwardBlock& memory, const QueryBlock& bl
     add_seen_only<false>(block, first_key, count, p.size, memory.scores, memory.values, memory.sums.data, 1, QUERIES);
 }
 
+/** The sums, transposed, to rows of the output. */
+void put_rows(Numbers to, int64_t stride, const ForwardBlock& memory, int64_t count, int64_t size) {
+  if (!to.narrow) return transpose({to.floats(), stride}, memory.sums, size, count);
+  const Lines rows = memory.keys;  // no longer needed
+  transpose(rows, memory.sums, size, count);
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t d = 0; d < size; d += LANES)
+      to.store_some(i * stride + d, load(rows.row(i) + d), min<int64_t>(LANES, size - d));
+}
+
 void forward_block(const Forward& f, int64_t b, int64_t head, int64_t first_query, float* scratch_memory) {
   const AttentionProblem& p = f.p;
   Parts parts(scratch_memory);
   const ForwardBlock memory(parts, p);
   const QueryBlock block(p, b, first_query);
   const int64_t row = p.query_row(b, first_query, head);
-  copy_columns(memory.queries, f.query + row, p.query_stride(), block.count, p.size, p.scale);
+  copy_columns(memory.queries, f.query.from(row), p.query_stride(), block.count, p.size, p.scale);
   for (int64_t i = 0; i < QUERIES; ++i) {
     memory.tops[i] = LOWEST;
     memory.totals[i] = 0;
@@ -159,7 +170,7 @@ void forward_block(const Forward& f, int64_t b, int64_t head, int64_t first_quer
     store_first(log_sum + c, load(memory.tops + c) + vlog(total), static_cast<int>(min<int64_t>(LANES, block.count - c)));
     scale_column(memory.sums, c, p.size, inverse);
   }
-  transpose({f.output + row, p.query_stride()}, memory.sums, p.size, block.count);
+  put_rows(f.output.from(row), p.query_stride(), memory, block.count, p.size);
 }
 
 // ---- Forward of few queries, as in generation: bound by reading keys and values, so each is read once, in the order of
@@ -211,6 +222,7 @@ LLMX_INLINE quad dot_four(const float* a, const float* const rows[4], int64_t si
 /** One part of the keys of one sequence for all its heads and queries; rows are (query, head). */
 struct FewQueries {
   const Forward& f;
+  const float *query, *key, *value;
   float *tops, *totals, *sums;  // [query_time * heads], [.., size]: largest score, sum of exponentials, weighted values
   float* scores;                // [query_time * heads, SPLIT]
 
@@ -222,8 +234,8 @@ struct FewQueries {
     for (int64_t n = 0; n < count; n += 4)
       for (int64_t head = 0; head < p.heads; ++head) {
         const float* rows[4];  // the last key again where there are fewer
-        for (int64_t k = 0; k < 4; ++k) rows[k] = f.key + p.key_row(b, keys[min(n + k, count - 1)], head / p.group());
-        const quad products = dot_four(f.query + p.query_row(b, i, head), rows, p.size, AHEAD * p.key_stride()) * p.scale;
+        for (int64_t k = 0; k < 4; ++k) rows[k] = key + p.key_row(b, keys[min(n + k, count - 1)], head / p.group());
+        const quad products = dot_four(query + p.query_row(b, i, head), rows, p.size, AHEAD * p.key_stride()) * p.scale;
         std::memcpy(scores + (i * p.heads + head) * SPLIT + n, &products, sizeof products);
       }
   }
@@ -251,7 +263,7 @@ struct FewQueries {
       const float* weights = scores + (i * p.heads + head) * SPLIT + n;
       float* to = sums + (i * p.heads + head) * sums_stride(p);
       const float* rows[KEYS_AT_ONCE];
-      for (int k = 0; k < KEYS_AT_ONCE; ++k) rows[k] = f.value + p.key_row(b, keys[n + k], head / p.group());
+      for (int k = 0; k < KEYS_AT_ONCE; ++k) rows[k] = value + p.key_row(b, keys[n + k], head / p.group());
       int64_t d = 0;
       for (; d + LANES <= p.size; d += LANES) {
         vec values = load(to + d);
@@ -283,8 +295,20 @@ struct FewQueries {
   }
 };
 
+/** The numbers as float32: where they are bfloat16, in memory of the slot; null where that is short. */
+const float* widened(Numbers x, int64_t count, int32_t slot) {
+  if (!x.narrow) return x.floats();
+  float* wide = scratch<float>(-1, slot, count);
+  for (int64_t i = 0; wide != nullptr && i < count; ++i) wide[i] = x.get(i);
+  return wide;
+}
+
 int32_t attend_few(const Forward& f) {
   const AttentionProblem& p = f.p;
+  const int64_t kept = p.batch * p.key_time * p.key_stride();
+  const float* query = widened(f.query, p.batch * p.query_time * p.query_stride(), 3);
+  const float *key = widened(f.key, kept, 4), *value = widened(f.value, kept, 5);
+  if (query == nullptr || key == nullptr || value == nullptr) return 1;
   const int64_t first_split = p.oldest(p.offset()) / SPLIT, splits = divide_up(p.key_time, SPLIT) - first_split;
   const int64_t rows = p.query_time * p.heads, stride = FewQueries::sums_stride(p);
   float* tops = scratch<float>(-1, 0, p.batch * splits * rows);
@@ -294,9 +318,9 @@ int32_t attend_few(const Forward& f) {
   parallel(p.batch * splits, [&](int64_t index, int32_t worker) {
     float* scores = scratch<float>(worker, 0, rows * SPLIT);
     if (scores == nullptr) return;
-    const int64_t at = index * rows, key = (first_split + index % splits) * SPLIT;
-    const FewQueries task{f, tops + at, totals + at, sums + at * stride, scores};
-    task.run(index / splits, key, min(p.key_time, key + SPLIT));
+    const int64_t at = index * rows, first_key = (first_split + index % splits) * SPLIT;
+    const FewQueries task{f, query, key, value, tops + at, totals + at, sums + at * stride, scores};
+    task.run(index / splits, first_key, min(p.key_time, first_key + SPLIT));
   });
   // The parts of each row, in the order of keys.
   parallel(p.batch * rows, [&](int64_t index, int32_t) {
@@ -312,8 +336,8 @@ int32_t attend_few(const Forward& f) {
       total += share * totals[part(s)];
       for (int64_t d = 0; d < p.size; ++d) all[d] = s == 0 ? share * own[d] : all[d] + share * own[d];
     }
-    float* to = f.output + p.query_row(b, i, head);
-    for (int64_t d = 0; d < p.size; ++d) to[d] = all[d] / total;
+    const Numbers to = f.output.from(p.query_row(b, i, head));
+    for (int64_t d = 0; d < p.size; ++d) to.put(d, all[d] / total);
     f.log_sum[p.log_sum_at(b, i, head)] = top + std::log(total);
   });
   return 0;
@@ -323,7 +347,7 @@ int32_t attend_few(const Forward& f) {
 
 LLMX_KERNEL(LlmxAttention) {
   const AttentionProblem p(call, 3);
-  const Forward f{p, call.floats(0), call.floats(1), call.floats(2), call.floats(4), call.floats(5)};
+  const Forward f{p, numbers(call, 0), numbers(call, 1), numbers(call, 2), numbers(call, 4), call.floats(5)};
   if (call.size(0) == 0) return 0;
   if (p.query_time <= FEW_QUERIES) return attend_few(f);
   Parts parts(nullptr);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention_mask.h"
+#include "llmx/numbers.h"
 
 #if LLMX_ISA != LLMX_ISA_REFERENCE
 #include "block_product.h"
@@ -13,9 +14,9 @@ namespace llmx::LLMX_ISA_NAME::attention {
 
 #if LLMX_ISA == LLMX_ISA_REFERENCE
 
-inline double dot(const float* a, const float* b, int64_t size) {
+inline double dot(Numbers a, Numbers b, int64_t size) {
   double sum = 0;
-  for (int64_t d = 0; d < size; ++d) sum += static_cast<double>(a[d]) * b[d];
+  for (int64_t d = 0; d < size; ++d) sum += static_cast<double>(a.get(d)) * b.get(d);
   return sum;
 }
 
@@ -26,18 +27,18 @@ inline double dot(const float* a, const float* b, int64_t size) {
 // [size, queries]) and the left operand of the products that give the gradients of keys and values.
 
 /** Copies rows of `size` floats closely together, times `factor`; whether all are finite. */
-inline bool copy_rows(Lines to, const float* from, int64_t stride, int64_t rows, int64_t size, float factor) {
+inline bool copy_rows(Lines to, Numbers from, int64_t stride, int64_t rows, int64_t size, float factor) {
   ivec largest_bits = ivec{};  // of the magnitudes: as integers they are in the order of the floats, infinity and NaN last
   const auto copy = [&](float* line, vec v) {
     const ivec bits = bits_of(vabs(v));
     largest_bits = bits > largest_bits ? bits : largest_bits;
     store(line, v * factor);
   };
-  for (int64_t i = 0; i < rows; ++i, from += stride) {
+  for (int64_t i = 0; i < rows; ++i, from = from.from(stride)) {
     float* line = to.data + i * to.stride;
     int64_t d = 0;
-    for (; d + LANES <= size; d += LANES) copy(line + d, load(from + d));
-    if (d < size) copy(line + d, load_first(from + d, static_cast<int>(size - d)));
+    for (; d + LANES <= size; d += LANES) copy(line + d, from.load_some(d, LANES));
+    if (d < size) copy(line + d, from.load_some(d, size - d));
   }
   bool finite = true;
   for (int lane = 0; lane < LANES; ++lane) finite = finite && largest_bits[lane] < 0x7f800000;
@@ -45,17 +46,17 @@ inline bool copy_rows(Lines to, const float* from, int64_t stride, int64_t rows,
 }
 
 /** Puts rows of queries side by side: to [size, QUERIES], times `factor`; columns beyond `count` are 0. */
-inline void copy_columns(Lines to, const float* from, int64_t stride, int64_t count, int64_t size, float factor) {
-  pack_crosswise<QUERIES>(to.data, from, stride, static_cast<int>(count), size);
+inline void copy_columns(Lines to, Numbers from, int64_t stride, int64_t count, int64_t size, float factor) {
+  pack<QUERIES, Float32>(to.data, from, stride, true, count, size);
   if (factor == 1) return;
   for (int64_t i = 0; i < size * QUERIES; i += LANES) store(to.data + i, load(to.data + i) * factor);
 }
 
-inline float dot(const float* a, const float* b, int64_t size) {
+inline float dot(const float* a, Numbers b, int64_t size) {
   vec sums = vec{};
   int64_t d = 0;
-  for (; d + LANES <= size; d += LANES) sums += load(a + d) * load(b + d);
-  if (d < size) sums += load_first(a + d, static_cast<int>(size - d)) * load_first(b + d, static_cast<int>(size - d));
+  for (; d + LANES <= size; d += LANES) sums += load(a + d) * b.load_some(d, LANES);
+  if (d < size) sums += load_first(a + d, static_cast<int>(size - d)) * b.load_some(d, size - d);
   return sum(sums);
 }
 

@@ -2,7 +2,7 @@
  * The gradient of causal attention (attention.cpp), without [time, time] in memory.
  *
  * LlmxAttentionGrad: dy, query, key, value, output, logSum, segments?; dQuery, dKey, dValue. Gradients are shaped like what
- * they belong to, dy like output.
+ * they belong to, dy like output. query, key, value and output may lie in memory as bfloat16.
  * Numbers: batch, queryTime, keyTime, heads, kvHeads, size, scale, window (0: none).
  */
 #include "attention_blocks.h"
@@ -18,22 +18,23 @@ namespace {
 /** All that one query's gradients need. */
 struct Gradients {
   const AttentionProblem& p;
-  const float *dy, *query, *key, *value, *output, *log_sum;
+  const float *dy, *log_sum;
+  Numbers query, key, value, output;
 
   double probability(int64_t b, int64_t i, int64_t head, int64_t j) const {
-    const double score = p.scale * dot(query + p.query_row(b, i, head), key + p.key_row(b, j, head / p.group()), p.size);
+    const double score = p.scale * dot(query.from(p.query_row(b, i, head)), key.from(p.key_row(b, j, head / p.group())), p.size);
     return std::exp(score - log_sum[p.log_sum_at(b, i, head)]);
   }
   double score_gradient(int64_t b, int64_t i, int64_t head, int64_t j) const {
     const float* dy_row = dy + p.query_row(b, i, head);
-    const double d_probability = dot(dy_row, value + p.key_row(b, j, head / p.group()), p.size);
-    return probability(b, i, head, j) * (d_probability - dot(dy_row, output + p.query_row(b, i, head), p.size));
+    const double d_probability = dot(dy_row, value.from(p.key_row(b, j, head / p.group())), p.size);
+    return probability(b, i, head, j) * (d_probability - dot(dy_row, output.from(p.query_row(b, i, head)), p.size));
   }
   void of_query(int64_t b, int64_t i, int64_t head, double* sums) const {
     for (int64_t j = 0; j < p.key_time; ++j) {
       if (!p.sees(b, p.offset() + i, j)) continue;
       const double weight = p.scale * score_gradient(b, i, head, j);
-      for (int64_t d = 0; d < p.size; ++d) sums[d] += weight * key[p.key_row(b, j, head / p.group()) + d];
+      for (int64_t d = 0; d < p.size; ++d) sums[d] += weight * key.get(p.key_row(b, j, head / p.group()) + d);
     }
   }
   void of_key(int64_t b, int64_t j, int64_t kv_head, double* key_sums, double* value_sums) const {
@@ -42,7 +43,7 @@ struct Gradients {
         if (!p.sees(b, p.offset() + i, j)) continue;
         const double weight = p.scale * score_gradient(b, i, head, j), share = probability(b, i, head, j);
         for (int64_t d = 0; d < p.size; ++d) {
-          key_sums[d] += weight * query[p.query_row(b, i, head) + d];
+          key_sums[d] += weight * query.get(p.query_row(b, i, head) + d);
           value_sums[d] += share * dy[p.query_row(b, i, head) + d];
         }
       }
@@ -53,8 +54,8 @@ struct Gradients {
 
 LLMX_KERNEL(LlmxAttentionGrad) {
   const AttentionProblem p(call, 6);
-  const Gradients gradients{p,              call.floats(0), call.floats(1), call.floats(2),
-                            call.floats(3), call.floats(4), call.floats(5)};
+  const Gradients gradients{p,                call.floats(0),   call.floats(5),  numbers(call, 1),
+                            numbers(call, 2), numbers(call, 3), numbers(call, 4)};
   float *d_query = call.floats(7), *d_key = call.floats(8), *d_value = call.floats(9);
   double* sums = scratch<double>(-1, 0, 2 * p.size);
   if (sums == nullptr) return 1;
@@ -88,7 +89,9 @@ namespace {
 
 struct Backward {
   const AttentionProblem& p;
-  const float *dy, *query, *key, *value, *output, *log_sum;
+  const float* dy;
+  Numbers query, key, value, output;
+  const float* log_sum;
   float *d_query, *d_key, *d_value;
 };
 
@@ -175,14 +178,14 @@ struct BackwardStep {
 /** Copies what a block of queries needs; whether all of it is finite. */
 bool copy_queries(const Backward& f, const BackwardBlock& memory, const QueryBlock& block, int64_t row, int64_t log_sum_at) {
   const AttentionProblem& p = f.p;
-  copy_columns(memory.query_columns, f.query + row, p.query_stride(), block.count, p.size, p.scale);
+  copy_columns(memory.query_columns, f.query.from(row), p.query_stride(), block.count, p.size, p.scale);
   copy_columns(memory.dy_columns, f.dy + row, p.query_stride(), block.count, p.size, 1);
-  const bool finite_query = copy_rows(memory.query_rows, f.query + row, p.query_stride(), block.count, p.size, p.scale);
+  const bool finite_query = copy_rows(memory.query_rows, f.query.from(row), p.query_stride(), block.count, p.size, p.scale);
   const bool finite_dy = copy_rows(memory.dy_rows, f.dy + row, p.query_stride(), block.count, p.size, 1);
   for (int64_t i = 0; i < QUERIES; ++i) {
     memory.log_sums[i] = i < block.count ? f.log_sum[log_sum_at + i] : 0;
     const float* dy_row = memory.dy_rows.data + i * memory.dy_rows.stride;
-    memory.dots[i] = i < block.count ? dot(dy_row, f.output + row + i * p.query_stride(), p.size) : 0;
+    memory.dots[i] = i < block.count ? dot(dy_row, f.output.from(row + i * p.query_stride()), p.size) : 0;
   }
   return finite_query && finite_dy;
 }
@@ -226,8 +229,8 @@ struct BackwardTask {
   void copy_keys() {
     const AttentionProblem& p = f.p;
     const int64_t row = p.key_row(b, first_key, kv_head), keys = key_end - first_key;
-    keys_finite = copy_rows(memory.keys, f.key + row, p.key_stride(), keys, p.size, 1);
-    copy_rows(memory.values, f.value + row, p.key_stride(), keys, p.size, 1);
+    keys_finite = copy_rows(memory.keys, f.key.from(row), p.key_stride(), keys, p.size, 1);
+    copy_rows(memory.values, f.value.from(row), p.key_stride(), keys, p.size, 1);
     keys_copied = true;
   }
 
@@ -274,7 +277,7 @@ LLMX_KERNEL(LlmxAttentionGrad) {
   }
   // Longer chunks copy less, shorter ones give more tasks; with 32 sequences and heads there are enough.
   const int64_t chunk = p.batch * p.kv_heads >= 32 ? 4 * KEYS : 2 * KEYS;
-  const Backward f{p, call.floats(0), call.floats(1), call.floats(2), call.floats(3), call.floats(4), call.floats(5),
+  const Backward f{p, call.floats(0), numbers(call, 1), numbers(call, 2), numbers(call, 3), numbers(call, 4), call.floats(5),
                    call.floats(7), call.floats(8), call.floats(9)};
   Parts parts(nullptr);
   [[maybe_unused]] const BackwardBlock layout(parts, p, chunk);

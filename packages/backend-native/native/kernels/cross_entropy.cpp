@@ -7,7 +7,8 @@
  * LlmxLinearCrossEntropy: hidden [rows, width], weight, labels int32 [rows], outputs loss [rows], logits? [rows, vocab]
  * (kept if given), logSum [rows] (log of the sum of the logits' exponentials). LlmxLinearCrossEntropyGrad: dy [rows],
  * hidden, weight, labels, logits? (computed again if left out), logSum, outputs dHidden [rows, width], dWeight. Numbers of
- * both: rows, width, vocab, transposed, bfloat16 (whether operands of products are rounded to it; nothing else is). The weight is [width, vocab], or [vocab, width] if transposed.
+ * both: rows, width, vocab, transposed, bfloat16 (whether operands of products are rounded to it; nothing else is). The
+ * weight is [width, vocab], or [vocab, width] if transposed. hidden may lie in memory as bfloat16.
  *
  * A negative label is ignored: its loss and gradient are 0. One of vocab or more is an error. No output overlaps an input.
  */
@@ -46,13 +47,13 @@ struct LogSum {
 struct Head {
   int64_t rows, width, vocab;
   bool transposed, bfloat16;
-  const float* hidden;
+  Numbers hidden;
   const float* weight;
   const int32_t* labels;
 
   Head(const Call& call, int first)
       : rows(call.integer(0)), width(call.integer(1)), vocab(call.integer(2)), transposed(call.flag(3)), bfloat16(call.flag(4)),
-        hidden(call.floats(first)), weight(call.floats(first + 1)), labels(call.integers(first + 2)) {}
+        hidden(numbers(call, first)), weight(call.floats(first + 1)), labels(call.integers(first + 2)) {}
 
   /** What a product takes for x. */
   double factor(float x) const { return bfloat16 ? rounded(x) : x; }
@@ -81,7 +82,7 @@ int32_t cross_entropy(const float* logits, const int32_t* labels, int64_t rows, 
 float head_logit(const Head& head, int64_t row, int64_t entry) {
   double sum = 0;
   for (int64_t p = 0; p < head.width; ++p)
-    sum += head.factor(head.hidden[row * head.width + p]) *
+    sum += head.factor(head.hidden.get(row * head.width + p)) *
            head.factor(head.weight[head.transposed ? entry * head.width + p : p * head.vocab + entry]);
   return static_cast<float>(sum);
 }
@@ -118,7 +119,7 @@ int32_t head_gradient(const Head& head, const float* dy, const float* logits, co
       for (int64_t p = 0; p < width; ++p) {
         const int64_t at = head.transposed ? j * width + p : p * head.vocab + j;
         by_hidden[row * width + p] += factor * head.factor(head.weight[at]);
-        by_weight[at] += factor * head.factor(head.hidden[row * width + p]);
+        by_weight[at] += factor * head.factor(head.hidden.get(row * width + p));
       }
     }
   for (int64_t i = 0; i < head.rows * width; ++i) d_hidden[i] = static_cast<float>(by_hidden[i]);

@@ -1,5 +1,6 @@
 // Moving elements: copies between layouts, conversions, constant values.
 #include "llmx/blocks.h"
+#include "llmx/numbers.h"
 #include "memory.h"
 
 namespace llmx::LLMX_ISA_NAME {
@@ -146,8 +147,14 @@ LLMX_INLINE int32_t to_integer(float x) {
   return static_cast<int32_t>(static_cast<uint64_t>(static_cast<int64_t>(fits ? x : 0.0f)));
 }
 
-/** float32 to int32 or int32 to float32. Tensors: x, y of equal size. */
+/** float32 to int32, or int32 or bfloat16 to float32. Tensors: x, y of equal size. */
 LLMX_KERNEL(LlmxCast) {
+  if (const Numbers x = numbers(call, 0); x.narrow) {
+    parallel_chunks(call.size(0), TASK_ELEMENTS, [&](int64_t begin, int64_t end) {
+      for_vectors(end - begin, [&](int64_t i, int64_t n) { store_some(call.floats(1) + begin + i, x.load_some(begin + i, n), n); });
+    });
+    return 0;
+  }
   const bool from_float = call.tensor(0).dtype == LLMX_FLOAT32;
   parallel_chunks(call.size(0), TASK_ELEMENTS, [&](int64_t begin, int64_t end) {
     if (from_float)

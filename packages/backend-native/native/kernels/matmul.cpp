@@ -5,6 +5,7 @@
  * [batches, n, k]), bias? [n], residual? and factor? [batches, m, n]; outputs product and second? [batches, m, n].
  * Numbers: batches, m, n, k, transposeA, transposeB, broadcastA, broadcastB, activation (0: none, 1: exact GELU, 2: its backward
  * pass; see Epilogue in matmul.h), bfloat16 (whether a and b are rounded to it; sums and everything else are float32).
+ * a, b, factor, product and second may lie in memory as bfloat16.
  *
  * For each element, in this order: v = sum over k; v += bias[column]; the activation; v *= factor; v += residual; product = v.
  * The product may be the residual's own memory and overlaps nothing else.
@@ -24,29 +25,30 @@ struct Batch {
     first.m = call.integer(1);
     first.n = first.line = call.integer(2);
     first.k = call.integer(3);
-    first.a = call.floats(0);
+    first.a = numbers(call, 0);
     first.transpose_a = call.flag(4);
     first.a_line = first.transpose_a ? first.m : first.k;
-    first.b = call.floats(1);
+    first.b = numbers(call, 1);
     first.transpose_b = call.flag(5);
     first.b_line = first.transpose_b ? first.k : first.n;
     first.accumulate = false;
     first.bfloat16 = call.flag(9);
-    first.epilogue = {call.floats(5), call.floats(6), call.floats(2), call.floats(3), call.floats(4),
+    first.epilogue = {numbers(call, 5), numbers(call, 6), call.floats(2), call.floats(3), numbers(call, 4),
                       call.integer(8)};
   }
 
   Matmul entry(int64_t index) const {
     Matmul matmul = first;
-    const auto shift = [&](auto*& pointer) {
-      if (pointer != nullptr) pointer += index * matmul.m * matmul.n;
+    const int64_t begin = index * matmul.m * matmul.n;
+    const auto shift = [&](Numbers& tensor) {
+      if (tensor) tensor = tensor.from(begin);
     };
-    if (!broadcast_a) matmul.a += index * matmul.m * matmul.k;
-    if (!broadcast_b) matmul.b += index * matmul.k * matmul.n;
+    if (!broadcast_a) matmul.a = matmul.a.from(index * matmul.m * matmul.k);
+    if (!broadcast_b) matmul.b = matmul.b.from(index * matmul.k * matmul.n);
     shift(matmul.epilogue.product);
     shift(matmul.epilogue.second);
-    shift(matmul.epilogue.residual);
     shift(matmul.epilogue.factor);
+    if (matmul.epilogue.residual != nullptr) matmul.epilogue.residual += begin;
     return matmul;
   }
 };
@@ -57,17 +59,17 @@ void finish(const Epilogue& epilogue, int64_t index, int64_t column, double v) {
   if (epilogue.bias != nullptr) v += epilogue.bias[column];
   const auto cumulative = [](double x) { return 0.5 * std::erfc(-x * 0.70710678118654752440); };
   if (epilogue.activation == GELU) {
-    if (epilogue.second != nullptr) epilogue.second[index] = static_cast<float>(v);
+    if (epilogue.second) epilogue.second.put(index, static_cast<float>(v));
     v *= cumulative(v);
   } else if (epilogue.activation == GELU_BACKWARD) {
-    const double x = epilogue.factor[index];
-    if (epilogue.second != nullptr) epilogue.second[index] = static_cast<float>(x * cumulative(x));
+    const double x = epilogue.factor.get(index);
+    if (epilogue.second) epilogue.second.put(index, static_cast<float>(x * cumulative(x)));
     v *= cumulative(x) + x * 0.39894228040143267794 * std::exp(-0.5 * x * x);
-  } else if (epilogue.factor != nullptr) {
-    v *= epilogue.factor[index];
+  } else if (epilogue.factor) {
+    v *= epilogue.factor.get(index);
   }
   if (epilogue.residual != nullptr) v += epilogue.residual[index];
-  epilogue.product[index] = static_cast<float>(v);
+  epilogue.product.put(index, static_cast<float>(v));
 }
 
 int32_t multiply_batch(const Batch& batch) {
@@ -76,7 +78,7 @@ int32_t multiply_batch(const Batch& batch) {
     for (int64_t i = 0; i < matmul.m; ++i)
       for (int64_t j = 0; j < matmul.n; ++j) {
         double sum = 0;
-        const auto get = [&](const float* x) -> double { return matmul.bfloat16 ? rounded(*x) : *x; };
+        const auto get = [&](Numbers x) -> double { return matmul.bfloat16 ? rounded(x.get(0)) : x.get(0); };
         for (int64_t p = 0; p < matmul.k; ++p) sum += get(matmul.a_from(i, p)) * get(matmul.b_from(p, j));
         finish(matmul.epilogue, i * matmul.n + j, j, sum);
       }

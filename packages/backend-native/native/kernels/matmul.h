@@ -23,27 +23,30 @@ enum Activation { NO_ACTIVATION = 0, GELU = 1, GELU_BACKWARD = 2 };
  * v *= gelu'(factor) in the factor's place: one exponential serves both.
  */
 struct Epilogue {
-  float* product = nullptr;
-  float* second = nullptr;
+  Numbers product;
+  Numbers second;
   const float* bias = nullptr;
   const float* residual = nullptr;
-  const float* factor = nullptr;
+  Numbers factor;
   int64_t activation = NO_ACTIVATION;
   /** One bias for all elements: the product is a column, seen as a line. */
   bool one_bias = false;
 
-  bool is_plain() const { return bias == nullptr && residual == nullptr && factor == nullptr && activation == NO_ACTIVATION; }
+  /** Whether sums are the product as they are. */
+  bool is_plain() const {
+    return bias == nullptr && residual == nullptr && !factor && activation == NO_ACTIVATION && !product.narrow;
+  }
 };
 
-/** product [m, n] = epilogue(op(a) op(b)). */
+/** product [m, n] = epilogue(op(a) op(b)). Operands, the product, second and factor are float32 or bfloat16. */
 struct Matmul {
   int64_t m, n, k;
   /** a is [m, k], or [k, m] if transposed; its lines are `a_line` apart. */
-  const float* a;
+  Numbers a;
   int64_t a_line;
   bool transpose_a;
   /** b is [k, n], or [n, k] if transposed; its lines are `b_line` apart. */
-  const float* b;
+  Numbers b;
   int64_t b_line;
   bool transpose_b;
   /** Distance of lines of the product, and of all other tensors of its shape. */
@@ -55,10 +58,8 @@ struct Matmul {
   Epilogue epilogue;
 
   /** The part of a from element (row, p) on; the same of b. */
-  const float* a_from(int64_t row, int64_t p) const { return a + (transpose_a ? p * a_line + row : row * a_line + p); }
-  const float* b_from(int64_t p, int64_t column) const {
-    return b + (transpose_b ? column * b_line + p : p * b_line + column);
-  }
+  Numbers a_from(int64_t row, int64_t p) const { return a.from(transpose_a ? p * a_line + row : row * a_line + p); }
+  Numbers b_from(int64_t p, int64_t column) const { return b.from(transpose_b ? column * b_line + p : p * b_line + column); }
 };
 
 /**
@@ -70,24 +71,23 @@ inline void finish_line(const Epilogue& epilogue, int64_t index, int64_t column,
   for (int64_t j = 0; j < count; j += LANES) {
     const int lanes = static_cast<int>(min<int64_t>(LANES, count - j));
     const auto get = [&](const float* from) { return lanes == LANES ? load(from) : load_first(from, lanes); };
-    const auto put = [&](float* to, vec v) { lanes == LANES ? store(to, v) : store_first(to, v, lanes); };
     const int64_t at = index + j;
     vec v = get(sums + j);
     if (partial != nullptr) v = get(partial + j) + v;
     if (epilogue.bias != nullptr) v += epilogue.one_bias ? broadcast(epilogue.bias[0]) : get(epilogue.bias + column + j);
     vec slope;
     if (epilogue.activation == GELU) {
-      if (epilogue.second != nullptr) put(epilogue.second + at, v);
+      if (epilogue.second) epilogue.second.store_some(at, v, lanes);
       v = vgelu(v, slope);
     } else if (epilogue.activation == GELU_BACKWARD) {
-      const vec value = vgelu(get(epilogue.factor + at), slope);
-      if (epilogue.second != nullptr) put(epilogue.second + at, value);
+      const vec value = vgelu(epilogue.factor.load_some(at, lanes), slope);
+      if (epilogue.second) epilogue.second.store_some(at, value, lanes);
       v *= slope;
-    } else if (epilogue.factor != nullptr) {
-      v *= get(epilogue.factor + at);
+    } else if (epilogue.factor) {
+      v *= epilogue.factor.load_some(at, lanes);
     }
     if (epilogue.residual != nullptr) v += get(epilogue.residual + at);
-    put(epilogue.product + at, v);
+    epilogue.product.store_some(at, v, lanes);
   }
 }
 
@@ -120,17 +120,18 @@ struct Part {
   int64_t partial_line = 0;
 };
 
-/** Whether earlier blocks' sums need memory of their own: the product holds the residual. */
-inline bool keeps_residual(const Matmul& matmul, const Blocks& blocks) {
-  return blocks.count > 1 && matmul.epilogue.residual == matmul.epilogue.product;
+/** Whether earlier blocks' sums need memory of their own: the product holds the residual, or is too narrow for them. */
+inline bool keeps_apart(const Matmul& matmul, const Blocks& blocks) {
+  const Epilogue& epilogue = matmul.epilogue;
+  return epilogue.product.narrow || (blocks.count > 1 && epilogue.residual == epilogue.product.floats());
 }
 
 /** Decides where the part's sums are kept between blocks; false where memory is short. */
 inline bool choose_partial(const Matmul& matmul, const Blocks& blocks, int32_t worker, Part& part) {
-  const bool keep_residual = keeps_residual(matmul, blocks);
-  part.partial_line = keep_residual ? round_up(part.columns, LANES) : matmul.line;
-  part.partial = keep_residual ? scratch<float>(worker, PARTIAL_SLOT, part.rows * part.partial_line)
-                               : matmul.epilogue.product + part.row * matmul.line + part.column;
+  const bool apart = keeps_apart(matmul, blocks);
+  part.partial_line = apart ? round_up(part.columns, LANES) : matmul.line;
+  part.partial = apart ? scratch<float>(worker, PARTIAL_SLOT, part.rows * part.partial_line)
+                       : matmul.epilogue.product.floats() + part.row * matmul.line + part.column;
   return part.partial != nullptr;
 }
 
@@ -140,11 +141,12 @@ inline bool choose_partial(const Matmul& matmul, const Blocks& blocks, int32_t w
  */
 LLMX_INLINE void fetch_tile(const Matmul& matmul, int64_t at, int rows, int columns) {
   const Epilogue& epilogue = matmul.epilogue;
-  const float* const tensors[] = {epilogue.product, epilogue.second, epilogue.residual, epilogue.factor};
-  for (const float* tensor : tensors) {
-    if (tensor == nullptr) continue;
+  const Numbers tensors[] = {epilogue.product, epilogue.second, epilogue.residual, epilogue.factor};
+  for (const Numbers& tensor : tensors) {
+    if (!tensor) continue;
+    const int64_t line = 64 / tensor.bytes_each();
     for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < columns; j += 16) __builtin_prefetch(tensor + at + i * matmul.line + j);
+      for (int64_t j = 0; j < columns; j += line) __builtin_prefetch(tensor.from(at + i * matmul.line + j).data);
   }
 }
 
@@ -212,7 +214,7 @@ inline void multiply_alone(const Matmul& matmul, int32_t worker) {
 template <class F>
 inline int32_t for_groups(const Matmul& matmul, const Blocks& blocks, int64_t extent, const F& f) {
   const int64_t fitting = min(blocks.count, max<int64_t>(1, WHOLE / (extent * blocks.length)));
-  const int64_t group = keeps_residual(matmul, blocks) ? blocks.count : fitting;
+  const int64_t group = keeps_apart(matmul, blocks) ? blocks.count : fitting;
   float* whole = scratch<float>(-1, WHOLE_SLOT, group * extent * blocks.length);
   if (whole == nullptr) return 1;
   for (int64_t first = 0; first < blocks.count; first += group) f(first, min(group, blocks.count - first), whole);
@@ -317,7 +319,7 @@ inline void add_lines(const float* __restrict x, const float* __restrict matrix,
     for (int64_t j = 0; j < count; ++j) sums[j] += as<Format>(x[p]) * as<Format>(matrix[p * line + j]);
 }
 
-/** A product with m = 1, and a without gaps. */
+/** A product with m = 1, and a without gaps; both in float32. */
 template <class Format>
 inline void multiply_vector(const Matmul& matmul) {
   constexpr int64_t LONGEST = 1024;
@@ -325,11 +327,12 @@ inline void multiply_vector(const Matmul& matmul) {
   parallel_chunks(matmul.n, chunk, [&](int64_t begin, int64_t end) {
     alignas(64) float sums[LONGEST];
     if (matmul.transpose_b) {
-      for (int64_t j = begin; j < end; ++j) sums[j - begin] = dot<Format>(matmul.a, matmul.b + j * matmul.b_line, matmul.k);
+      for (int64_t j = begin; j < end; ++j)
+        sums[j - begin] = dot<Format>(matmul.a.floats(), matmul.b.floats() + j * matmul.b_line, matmul.k);
     } else {
-      add_lines<Format>(matmul.a, matmul.b + begin, matmul.b_line, matmul.k, end - begin, sums);
+      add_lines<Format>(matmul.a.floats(), matmul.b.floats() + begin, matmul.b_line, matmul.k, end - begin, sums);
     }
-    const float* partial = matmul.accumulate ? matmul.epilogue.product + begin : nullptr;
+    const float* partial = matmul.accumulate ? matmul.epilogue.product.floats() + begin : nullptr;
     finish_line(matmul.epilogue, begin, begin, end - begin, sums, partial);
   });
 }
@@ -359,12 +362,12 @@ inline void multiply_few(const Matmul& matmul, const float* a, int64_t column, i
   if (matmul.transpose_b) {
     for (int64_t j = 0; j < columns; ++j)
       for (int64_t i = 0; i < matmul.m; ++i)
-        sums.row(i)[j] = dot<Format>(a + i * matmul.k, matmul.b + (column + j) * matmul.b_line, matmul.k);
+        sums.row(i)[j] = dot<Format>(a + i * matmul.k, matmul.b.floats() + (column + j) * matmul.b_line, matmul.k);
     return;
   }
   const Lines rows{const_cast<float*>(a), matmul.k};
   for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
-    const Lines to = sums.from(0, j), b{const_cast<float*>(matmul.b) + column + j, matmul.b_line};
+    const Lines to = sums.from(0, j), b{matmul.b.floats() + column + j, matmul.b_line};
     if (j + TILE_COLUMNS <= columns) {
       multiply_tile<false>(matmul.k, rows, b, to, to, 0);
     } else {
@@ -374,20 +377,20 @@ inline void multiply_few(const Matmul& matmul, const float* a, int64_t column, i
   }
 }
 
-/** A product with at most TILE_ROWS rows; not 0 where memory is short. */
+/** A product with at most TILE_ROWS rows, b in float32; not 0 where memory is short. */
 template <class Format>
 inline int32_t multiply_few_rows(const Matmul& matmul) {
   float* a = scratch<float>(-1, WHOLE_SLOT, TILE_ROWS * matmul.k);
   if (a == nullptr) return 1;
   for (int64_t i = 0; i < TILE_ROWS; ++i)
-    for (int64_t p = 0; p < matmul.k; ++p) a[i * matmul.k + p] = i < matmul.m ? *matmul.a_from(i, p) : 0;
+    for (int64_t p = 0; p < matmul.k; ++p) a[i * matmul.k + p] = i < matmul.m ? matmul.a_from(i, p).get(0) : 0;
   parallel_chunks(matmul.n, FEW_COLUMNS, [&](int64_t begin, int64_t end) {
     alignas(64) float memory[TILE_ROWS * FEW_COLUMNS];
     const Lines sums{memory, FEW_COLUMNS};
     multiply_few<Format>(matmul, a, begin, end - begin, sums);
     for (int64_t i = 0; i < matmul.m; ++i) {
       const int64_t at = i * matmul.line + begin;
-      const float* partial = matmul.accumulate ? matmul.epilogue.product + at : nullptr;
+      const float* partial = matmul.accumulate ? matmul.epilogue.product.floats() + at : nullptr;
       finish_line(matmul.epilogue, at, begin, end - begin, sums.row(i), partial);
     }
   });
@@ -403,19 +406,32 @@ inline void multiply_nothing(const Matmul& matmul) {
   for (int64_t i = 0; i < matmul.m; ++i)
     for (int64_t j = 0; j < matmul.n; j += SPAN) {
       const int64_t at = i * matmul.line + j;
-      const float* partial = matmul.accumulate ? matmul.epilogue.product + at : nullptr;
+      const float* partial = matmul.accumulate ? matmul.epilogue.product.floats() + at : nullptr;
       finish_line(matmul.epilogue, at, j, min(SPAN, matmul.n - j), zeros, partial);
     }
 }
 
+/** A vector, widened where it is bfloat16; null where memory is short. */
+inline const float* widened_vector(Numbers x, int64_t length) {
+  if (!x.narrow) return x.floats();
+  float* wide = scratch<float>(-1, WHOLE_SLOT, length);
+  if (wide == nullptr) return nullptr;
+  for (int64_t p = 0; p < length; ++p) wide[p] = x.get(p);
+  return wide;
+}
+
 template <class Format>
 inline int32_t multiply_as(const Matmul& matmul) {
-  const bool row = matmul.m == 1 && (!matmul.transpose_a || matmul.a_line == 1);
-  const bool column = matmul.n == 1 && matmul.line == 1 && (matmul.transpose_b || matmul.b_line == 1);
-  if (row) return multiply_vector<Format>(matmul), 0;
-  if (column) return multiply_vector<Format>(as_row(matmul)), 0;
+  const bool row = matmul.m == 1 && (!matmul.transpose_a || matmul.a_line == 1) && !matmul.b.narrow;
+  const bool column = matmul.n == 1 && matmul.line == 1 && (matmul.transpose_b || matmul.b_line == 1) && !matmul.a.narrow;
+  if (row || column) {
+    Matmul line = row ? matmul : as_row(matmul);
+    line.a = widened_vector(line.a, line.k);
+    if (!line.a) return 1;
+    return multiply_vector<Format>(line), 0;
+  }
   // Bound by reading b. Rounding it again for each row would cost more than packing it.
-  if (matmul.m <= TILE_ROWS && matmul.n >= 8 * matmul.m && !Format::ROUNDS) return multiply_few_rows<Format>(matmul);
+  if (matmul.m <= TILE_ROWS && matmul.n >= 8 * matmul.m && !Format::ROUNDS && !matmul.b.narrow) return multiply_few_rows<Format>(matmul);
   // Below a few microseconds of work threads cost more than they bring.
   if (matmul.m * matmul.n * matmul.k <= 1 << 17) return multiply_alone<Format>(matmul, 0), 0;
   // The smaller operand is packed as a whole: less memory, and each task reads all of it.

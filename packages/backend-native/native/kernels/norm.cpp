@@ -1,4 +1,5 @@
 // Layer and root-mean-square normalisation of rows, and their gradients.
+#include "llmx/numbers.h"
 #include "memory.h"
 
 namespace llmx::LLMX_ISA_NAME {
@@ -19,7 +20,7 @@ LLMX_INLINE vec column(const float* values, int64_t i, int64_t count, float othe
  * y = (x - mean) scale weight + bias with scale = 1 / sqrt(variance + epsilon), for each row; mean is 0, and variance the
  * mean square, unless `center`.
  * Tensors: x [rows, width], weight [width], bias [width] or none, y [rows, width], mean [rows], scale [rows].
- * Numbers: rows, width, epsilon, center.
+ * y may lie in memory as bfloat16. Numbers: rows, width, epsilon, center.
  */
 LLMX_KERNEL(LlmxNorm) {
   const int64_t rows = call.integer(0), width = call.integer(1);
@@ -34,7 +35,7 @@ LLMX_KERNEL(LlmxNorm) {
     for (int64_t i = 0; i < width; ++i) squares += (x[i] - mean) * (x[i] - mean);
     const double scale = 1 / std::sqrt(squares / static_cast<double>(width) + call.number(2));
     for (int64_t i = 0; i < width; ++i)
-      call.floats(3)[row * width + i] = static_cast<float>((x[i] - mean) * scale * weight[i] + (bias ? bias[i] : 0));
+      numbers(call, 3).put(row * width + i, static_cast<float>((x[i] - mean) * scale * weight[i] + (bias ? bias[i] : 0)));
     call.floats(4)[row] = static_cast<float>(mean);
     call.floats(5)[row] = static_cast<float>(scale);
   }
@@ -44,7 +45,7 @@ LLMX_KERNEL(LlmxNorm) {
   parallel_chunks(rows, rows_per_task(width), [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const float* x = call.floats(0) + row * width;
-      float* y = call.floats(3) + row * width;
+      const Numbers y = numbers(call, 3).from(row * width);
       const float total = center ? sum_vectors(width, [=](int64_t i, int64_t n) { return load_some(x + i, n); }) : 0;
       const float mean = total / static_cast<float>(width);
       const float squares = sum_vectors(width, [=](int64_t i, int64_t n) {
@@ -54,7 +55,7 @@ LLMX_KERNEL(LlmxNorm) {
       const float scale = 1 / __builtin_sqrtf(squares / static_cast<float>(width) + static_cast<float>(call.number(2)));
       for_vectors(width, [=](int64_t i, int64_t n) {
         const vec normalised = (load_some(x + i, n) - mean) * scale;
-        store_some(y + i, normalised * load_some(weight + i, n) + column(bias, i, n, 0), n);
+        y.store_some(i, normalised * load_some(weight + i, n) + column(bias, i, n, 0), n);
       });
       call.floats(4)[row] = mean;
       call.floats(5)[row] = scale;

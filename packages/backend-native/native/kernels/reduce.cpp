@@ -1,4 +1,5 @@
 // Sums, largest and smallest elements along an axis, and the sum of squares.
+#include "llmx/numbers.h"
 #include "reduce.h"
 
 namespace llmx::LLMX_ISA_NAME {
@@ -9,11 +10,11 @@ enum Reduction : int64_t { SUM, LARGEST, SMALLEST };
 #if LLMX_ISA == LLMX_ISA_REFERENCE
 
 template <class Operation>
-static int32_t reduce(const float* x, float* y, int64_t outer, int64_t count, int64_t inner, double factor) {
+static int32_t reduce(Numbers x, float* y, int64_t outer, int64_t count, int64_t inner, double factor) {
   for (int64_t o = 0; o < outer; ++o) {
     for (int64_t i = 0; i < inner; ++i) {
       double result = Operation::START;
-      for (int64_t k = 0; k < count; ++k) result = Operation::combine(result, double{x[(o * count + k) * inner + i]});
+      for (int64_t k = 0; k < count; ++k) result = Operation::combine(result, double{x.get((o * count + k) * inner + i)});
       y[o * inner + i] = static_cast<float>(result * factor);
     }
   }
@@ -56,18 +57,18 @@ constexpr int64_t SLICE = 1024;
 
 /** y[0, n) = factor * the combination of `count` rows, four at a time so that y is not passed over for each. */
 template <class Operation>
-static void reduce_slice(const float* x, float* y, int64_t count, int64_t stride, int64_t n, float factor) {
+static void reduce_slice(Numbers x, float* y, int64_t count, int64_t stride, int64_t n, float factor) {
   for (int64_t i = 0; i < n; ++i) y[i] = Operation::START;
   int64_t k = 0;
-  for (; k + 4 <= count; k += 4, x += 4 * stride)
+  for (; k + 4 <= count; k += 4, x = x.from(4 * stride))
     for_vectors(n, [=](int64_t i, int64_t m) {
-      const vec first = Operation::combine(load_some(x + i, m), load_some(x + stride + i, m));
-      const vec second = Operation::combine(load_some(x + 2 * stride + i, m), load_some(x + 3 * stride + i, m));
+      const vec first = Operation::combine(x.load_some(i, m), x.load_some(stride + i, m));
+      const vec second = Operation::combine(x.load_some(2 * stride + i, m), x.load_some(3 * stride + i, m));
       store_some(y + i, Operation::combine(load_some(y + i, m), Operation::combine(first, second)), m);
     });
-  for (; k < count; ++k, x += stride)
+  for (; k < count; ++k, x = x.from(stride))
     for_vectors(n, [=](int64_t i, int64_t m) {
-      store_some(y + i, Operation::combine(load_some(y + i, m), load_some(x + i, m)), m);
+      store_some(y + i, Operation::combine(load_some(y + i, m), x.load_some(i, m)), m);
     });
   if (factor == 1) return;
   for (int64_t i = 0; i < n; ++i) y[i] *= factor;
@@ -75,7 +76,7 @@ static void reduce_slice(const float* x, float* y, int64_t count, int64_t stride
 
 /** Over an axis before the last: slices of columns, and where these are few, chunks of rows, combined in order. */
 template <class Operation>
-static int32_t reduce_columns(const float* x, float* y, int64_t outer, int64_t count, int64_t inner, float factor) {
+static int32_t reduce_columns(Numbers x, float* y, int64_t outer, int64_t count, int64_t inner, float factor) {
   const int64_t slices = divide_up(inner, SLICE);
   const int64_t rows = max(int64_t{64}, divide_up(count, divide_up(16, outer * slices)));
   const int64_t chunks = divide_up(count, rows);
@@ -83,7 +84,7 @@ static int32_t reduce_columns(const float* x, float* y, int64_t outer, int64_t c
   if (partial == nullptr) return 1;
   parallel(outer * chunks * slices, [=](int64_t index, int32_t) {
     const int64_t o = index / (chunks * slices), chunk = index / slices % chunks, begin = index % slices * SLICE;
-    const float* from = x + (o * count + chunk * rows) * inner + begin;
+    const Numbers from = x.from((o * count + chunk * rows) * inner + begin);
     float* to = partial + (o * chunks + chunk) * inner + begin;
     const int64_t length = min(rows, count - chunk * rows);
     reduce_slice<Operation>(from, to, length, inner, min(SLICE, inner - begin), chunks == 1 ? factor : 1);
@@ -98,8 +99,8 @@ static int32_t reduce_columns(const float* x, float* y, int64_t outer, int64_t c
 }
 
 template <class Operation>
-static int32_t reduce(const float* x, float* y, int64_t outer, int64_t count, int64_t inner, double factor) {
-  if (inner == 1) return reduce_rows<Operation>(x, y, outer, count, factor);
+static int32_t reduce(Numbers x, float* y, int64_t outer, int64_t count, int64_t inner, double factor) {
+  if (inner == 1 && !x.narrow) return reduce_rows<Operation>(x.floats(), y, outer, count, factor);
   return reduce_columns<Operation>(x, y, outer, count, inner, static_cast<float>(factor));
 }
 
@@ -107,10 +108,11 @@ static int32_t reduce(const float* x, float* y, int64_t outer, int64_t count, in
 
 /**
  * y[o][i] = factor * the reduction over k of x[o][k][i].
- * Tensors: x [outer, count, inner], y [outer, inner]; none of the sizes 0. Numbers: reduction, outer, count, inner, factor.
+ * Tensors: x [outer, count, inner], which may lie in memory as bfloat16, y [outer, inner]; none of the sizes 0.
+ * Numbers: reduction, outer, count, inner, factor.
  */
 LLMX_KERNEL(LlmxReduce) {
-  const float* x = call.floats(0);
+  const Numbers x = numbers(call, 0);
   float* y = call.floats(1);
   const int64_t outer = call.integer(1), count = call.integer(2), inner = call.integer(3);
   switch (call.integer(0)) {

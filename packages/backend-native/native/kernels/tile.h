@@ -106,22 +106,33 @@ inline void pack_lengthwise(float* to, const float* from, int64_t stride, int64_
 
 #if LLMX_ISA == LLMX_ISA_AVX512_BF16
 
+/** The words of up to 32 numbers; what lies beyond `count` is 0. */
+LLMX_INLINE vec words_of(Numbers from, int64_t index, int count) {
+  if (from.narrow) {
+    if (count == 2 * LANES) return load(reinterpret_cast<const float*>(from.halves() + index));
+    vec v{};
+    std::memcpy(&v, from.halves() + index, static_cast<size_t>(count) * 2);
+    return v;
+  }
+  const float* line = from.floats() + index;
+  const vec first = count >= LANES ? load(line) : load_first(line, count);
+  const int left = count - LANES;
+  return neighbours(first, left >= LANES ? load(line + LANES) : left > 0 ? load_first(line + LANES, left) : vec{});
+}
+
 /** As `pack_crosswise`, into words of two positions. */
 template <int WIDTH>
-inline void pack_pairs_crosswise(float* to, const float* from, int64_t stride, int count, int64_t depth) {
+inline void pack_pairs_crosswise(float* to, Numbers from, int64_t stride, int count, int64_t depth) {
   // Lines are rounded first and then transposed, half as many words.
   constexpr int WORDS = LANES;
   alignas(64) float lines[WIDTH * WORDS] = {};
-  const float* ahead = WIDTH <= 16 ? from + WIDTH * stride : from + 4 * WORDS;
+  const int64_t step = 64 / from.bytes_each(), ahead = WIDTH <= 16 ? WIDTH * stride : 4 * WORDS;
   for (int64_t block = 0; block < depth; block += 2 * WORDS, to += WIDTH * WORDS) {
     const int positions = static_cast<int>(min<int64_t>(2 * WORDS, depth - block));
     for (int i = 0; i < count; ++i) {
-      const float* line = from + i * stride + block;
-      for (int p = 0; p < positions; p += 16) __builtin_prefetch(ahead + i * stride + block + p);
-      const vec first = positions >= LANES ? load(line) : load_first(line, positions);
-      const int left = positions - LANES;
-      const vec second = left >= LANES ? load(line + LANES) : left > 0 ? load_first(line + LANES, left) : vec{};
-      store(lines + i * WORDS, neighbours(first, second));
+      const int64_t line = i * stride + block;
+      for (int64_t p = 0; p < positions; p += step) __builtin_prefetch(from.from(line + ahead + p).data);
+      store(lines + i * WORDS, words_of(from, line, positions));
     }
     const int count_words = (positions + 1) / 2, quads = count_words / 4 * 4;
     for (int i = 0; i < WIDTH; i += 4) {
@@ -132,9 +143,26 @@ inline void pack_pairs_crosswise(float* to, const float* from, int64_t stride, i
   }
 }
 
+/** Words of `lanes` neighbouring numbers each with the one `stride` further on; with 0 where there `is_last`. */
+LLMX_INLINE vec zipped_lines(Numbers from, int64_t index, int64_t stride, bool is_last, int lanes) {
+  if (from.narrow) {
+    const auto get = [&](int64_t at) {
+      if (lanes == LANES) return half_vec(*reinterpret_cast<const unaligned_half_vec*>(from.halves() + at));
+      half_vec v{};
+      std::memcpy(&v, from.halves() + at, static_cast<size_t>(lanes) * 2);
+      return v;
+    };
+    return zipped(get(index), is_last ? half_vec{} : get(index + stride));
+  }
+  const auto get = [&](int64_t at) {
+    return lanes == LANES ? load(from.floats() + at) : load_first(from.floats() + at, lanes);
+  };
+  return zipped(get(index), is_last ? vec{} : get(index + stride));
+}
+
 /** As `pack_lengthwise`, into words of two positions. */
 template <int WIDTH>
-inline void pack_pairs_lengthwise(float* to, const float* from, int64_t stride, int64_t count, int64_t depth) {
+inline void pack_pairs_lengthwise(float* to, Numbers from, int64_t stride, int64_t count, int64_t depth) {
   constexpr int GROUP = WIDTH < LANES ? LANES : WIDTH, PART = WIDTH < LANES ? WIDTH : LANES;
   static_assert(GROUP % PART == 0 && LANES % PART == 0);
   const int64_t panel = words<Bfloat16>(depth) * WIDTH;
@@ -143,13 +171,12 @@ inline void pack_pairs_lengthwise(float* to, const float* from, int64_t stride, 
     for (int64_t i = 0; i < count; i += GROUP)
       for (int64_t p = block; p < end; p += 2)
         for (int64_t j = i; j < i + GROUP; j += LANES) {
-          const float* source = from + p * stride + j;
-          __builtin_prefetch(source + BLOCK * stride);
-          __builtin_prefetch(source + (BLOCK + 1) * stride);
+          const int64_t source = p * stride + j;
+          __builtin_prefetch(from.from(source + BLOCK * stride).data);
+          __builtin_prefetch(from.from(source + (BLOCK + 1) * stride).data);
           const int lanes = static_cast<int>(max<int64_t>(0, min<int64_t>(LANES, count - j)));
-          const auto get = [&](const float* x) { return lanes == LANES ? load(x) : load_first(x, lanes); };
           alignas(64) float pairs[LANES];
-          store(pairs, zipped(get(source), p + 1 < depth ? get(source + stride) : vec{}));
+          store(pairs, zipped_lines(from, source, stride, p + 1 == depth, lanes));
           for (int part = 0; part < LANES; part += PART) {
             const int64_t column = j + part;
             if (WIDTH >= LANES || column < count)
@@ -161,22 +188,50 @@ inline void pack_pairs_lengthwise(float* to, const float* from, int64_t stride, 
 
 #endif
 
+/** Panels of floats from numbers in bfloat16, widened a part at a time. */
+template <int WIDTH>
+inline void pack_widened(float* to, Numbers from, int64_t stride, bool crosswise, int64_t count, int64_t depth) {
+  constexpr int64_t PART = 64;
+  alignas(64) float part[PART * WIDTH];
+  const auto widen = [&](float* line, int64_t index, int64_t length) {
+    for (int64_t p = 0; p < length; p += LANES) {
+      const int64_t lanes = min<int64_t>(LANES, length - p);
+      store_first(line + p, from.load_some(index + p, lanes), static_cast<int>(lanes));
+    }
+  };
+  for (int64_t i = 0; i < count; i += WIDTH, to += WIDTH * depth) {
+    const int lines = static_cast<int>(min<int64_t>(WIDTH, count - i));
+    for (int64_t block = 0; block < depth; block += PART) {
+      const int64_t positions = min(PART, depth - block);
+      if (crosswise) {
+        for (int j = 0; j < lines; ++j) widen(part + j * PART, (i + j) * stride + block, positions);
+        pack_crosswise<WIDTH>(to + block * WIDTH, part, PART, lines, positions);
+      } else {
+        for (int64_t p = 0; p < positions; ++p) widen(part + p * WIDTH, (block + p) * stride + i, lines);
+        pack_lengthwise<WIDTH>(to + block * WIDTH, part, WIDTH, lines, positions);
+      }
+    }
+  }
+}
+
 template <int WIDTH, class Format>
-inline void pack(float* to, const float* from, int64_t stride, bool crosswise, int64_t count, int64_t depth) {
+inline void pack(float* to, Numbers from, int64_t stride, bool crosswise, int64_t count, int64_t depth) {
 #if LLMX_ISA == LLMX_ISA_AVX512_BF16
   if constexpr (Format::PER_WORD == 2) {
     if (!crosswise) return pack_pairs_lengthwise<WIDTH>(to, from, stride, count, depth);
     for (int64_t i = 0; i < count; i += WIDTH)
-      pack_pairs_crosswise<WIDTH>(to + i * words<Format>(depth), from + i * stride, stride,
+      pack_pairs_crosswise<WIDTH>(to + i * words<Format>(depth), from.from(i * stride), stride,
                                   static_cast<int>(min<int64_t>(WIDTH, count - i)), depth);
     return;
   }
 #endif
+  if (from.narrow) return pack_widened<WIDTH>(to, from, stride, crosswise, count, depth);
   if (crosswise) {
     for (int64_t i = 0; i < count; i += WIDTH)
-      pack_crosswise<WIDTH>(to + i * depth, from + i * stride, stride, static_cast<int>(min<int64_t>(WIDTH, count - i)), depth);
+      pack_crosswise<WIDTH>(to + i * depth, from.floats() + i * stride, stride,
+                            static_cast<int>(min<int64_t>(WIDTH, count - i)), depth);
   } else {
-    pack_lengthwise<WIDTH>(to, from, stride, count, depth);
+    pack_lengthwise<WIDTH>(to, from.floats(), stride, count, depth);
   }
   if constexpr (Format::ROUNDS)
     for (int64_t i = 0; i < round_up(count, WIDTH) * depth; ++i) to[i] = rounded(to[i]);
@@ -184,13 +239,13 @@ inline void pack(float* to, const float* from, int64_t stride, bool crosswise, i
 
 /** Packs a [rows, depth], whose lines are `stride` apart; `transposed`: it is stored as [depth, rows]. */
 template <class Format>
-inline void pack_rows(float* to, const float* from, int64_t stride, bool transposed, int64_t rows, int64_t depth) {
+inline void pack_rows(float* to, Numbers from, int64_t stride, bool transposed, int64_t rows, int64_t depth) {
   pack<MR, Format>(to, from, stride, !transposed, rows, depth);
 }
 
 /** Packs b [depth, columns], whose lines are `stride` apart; `transposed`: it is stored as [columns, depth]. */
 template <class Format>
-inline void pack_columns(float* to, const float* from, int64_t stride, bool transposed, int64_t columns, int64_t depth) {
+inline void pack_columns(float* to, Numbers from, int64_t stride, bool transposed, int64_t columns, int64_t depth) {
   pack<NR, Format>(to, from, stride, transposed, columns, depth);
 }
 

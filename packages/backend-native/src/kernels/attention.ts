@@ -29,9 +29,9 @@ function readInputs(kernel: string, inputs: Inputs, attributes: Attributes) {
  */
 const attention: NativeKernel = (engine, inputs, attributes) => {
   const { query, key, value, segments, numbers, perQuery } = readInputs('LlmxAttention', inputs, attributes);
-  const output = engine.allocate(query.shape);
+  const output = engine.allocateRounded(query.shape);
   const logSum = engine.allocate(perQuery);
-  engine.run('LlmxAttention', [query, key, value, segments, output, logSum], numbers);
+  engine.run('LlmxAttention', [query, key, value, segments, output, logSum], numbers, [0, 1, 2, 4]);
   return [output, logSum];
 };
 
@@ -43,7 +43,7 @@ const attentionGrad: NativeKernel = (engine, inputs, attributes) => {
   const output = requireShape(kernel, 'output', inputs['output'], query.shape);
   const logSum = requireShape(kernel, 'saved0', inputs['saved0'], perQuery);
   const gradients = [query, key, value].map((input: TensorInfo) => engine.allocate(input.shape));
-  engine.run(kernel, [dy, query, key, value, output, logSum, segments, ...gradients], numbers);
+  engine.run(kernel, [dy, query, key, value, output, logSum, segments, ...gradients], numbers, [1, 2, 3, 4]);
   return gradients;
 };
 

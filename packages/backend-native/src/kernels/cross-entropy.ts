@@ -36,6 +36,7 @@ const linearCrossEntropy: NativeKernel = (engine, inputs, attributes) => {
     'LlmxLinearCrossEntropy',
     [...tensors, ...outputs],
     [...lengths, Number(transposed), Number(engine.roundsProducts)],
+    [0],
   );
   return [loss, logSum, logits];
 };
@@ -52,7 +53,7 @@ const linearCrossEntropyGrad: NativeKernel = (engine, inputs, attributes) => {
   const logits = requireShape(name, 'logits', inputs['logits'], isKept ? [rows, vocab] : [0]);
   const gradients = [engine.allocate(hidden.shape), engine.allocate(weight.shape)];
   const given = [dy, ...tensors, isKept ? logits : undefined, logSum];
-  engine.run(name, [...given, ...gradients], [...lengths, Number(transposed), Number(engine.roundsProducts)]);
+  engine.run(name, [...given, ...gradients], [...lengths, Number(transposed), Number(engine.roundsProducts)], [1]);
   return gradients;
 };
 

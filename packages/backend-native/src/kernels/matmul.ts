@@ -29,6 +29,9 @@ function lengthsOf({ a, b, transposeA, transposeB }: Product): [number, number, 
   return transposeA ? [second, n, first] : [first, n, second];
 }
 
+/** Positions among LlmxMatmul's tensors of those that may be bfloat16: operands, factor and results. */
+const MAY_BE_NARROW = [0, 1, 4, 5, 6];
+
 function multiply(engine: Engine, product: Product, output: TensorInfo, second?: TensorInfo): void {
   const { a, b, bias, residual, factor, activation, transposeA, transposeB } = product;
   const [batchesOfA, batchesOfB] = [sizeOf(a.shape.slice(0, -2)), sizeOf(b.shape.slice(0, -2))];
@@ -39,6 +42,7 @@ function multiply(engine: Engine, product: Product, output: TensorInfo, second?:
     'LlmxMatmul',
     [a, b, bias, residual, factor, output, second],
     [batches, ...lengthsOf(product), ...flags.map(Number), activationNumber, Number(engine.roundsProducts)],
+    MAY_BE_NARROW,
   );
 }
 
@@ -53,15 +57,16 @@ const canOverwrite = (engine: Engine, { a, b, factor, residual }: Product): bool
  * added, the activation taken, `factor` multiplied and `residual` added, where given. Results: the product [..., m, n], and with
  * an activation and the attribute `second` also what GELU was taken of (`gelu`), or GELU of the factor (`gelu-backward`, which
  * multiplies by its derivative there). With the attribute `accumulate` the residual is given up: the product takes its memory
- * where nobody else refers to that.
+ * where nobody else refers to that. With the attribute `rounded` results are for products alone: see `allocateRounded`.
  */
 const matmul: NativeKernel = (engine, inputs, attributes) => {
-  const { transposeA, transposeB, activation, second, accumulate } = attributes as {
+  const { transposeA, transposeB, activation, second, accumulate, rounded } = attributes as {
     transposeA: boolean;
     transposeB: boolean;
     activation?: Activation;
     second?: boolean;
     accumulate?: boolean;
+    rounded?: boolean;
   };
   const need = (name: string, shape: readonly (number | undefined)[]): TensorInfo =>
     requireShape('LlmxMatmul', name, inputs[name], shape);
@@ -79,8 +84,9 @@ const matmul: NativeKernel = (engine, inputs, attributes) => {
   const product: Product = { ...operands, bias: optional('bias', [n]), residual, factor };
 
   const isInPlace = accumulate === true && canOverwrite(engine, product);
-  const output = isInPlace ? engine.share(residual!) : engine.allocate(shape);
-  const other = activation !== undefined && second === true ? engine.allocate(shape) : undefined;
+  const allocate = () => (rounded === true ? engine.allocateRounded(shape) : engine.allocate(shape));
+  const output = isInPlace ? engine.share(residual!) : allocate();
+  const other = activation !== undefined && second === true ? allocate() : undefined;
   multiply(engine, product, output, other);
   return other === undefined ? [output] : [output, other];
 };

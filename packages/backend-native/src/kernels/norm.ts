@@ -1,15 +1,19 @@
 import { requireShape } from '../check.ts';
 import type { NativeKernel } from '../engine.ts';
 
-/** `x` [rows, width], `weight` [width], `bias` [width] or none, to y [rows, width], mean [rows] and scale [rows]. */
+/**
+ * `x` [rows, width], `weight` [width], `bias` [width] or none, to y [rows, width], mean [rows] and scale [rows]. With the attribute
+ * `rounded` y is for products alone: see `allocateRounded`.
+ */
 const norm: NativeKernel = (engine, inputs, attributes) => {
-  const { epsilon, center } = attributes as { epsilon: number; center: boolean };
+  const { epsilon, center, rounded } = attributes as { epsilon: number; center: boolean; rounded?: boolean };
   const x = requireShape('LlmxNorm', 'x', inputs['x'], [undefined, undefined]);
   const [rows, width] = x.shape as [number, number];
   const weight = requireShape('LlmxNorm', 'weight', inputs['weight'], [width]);
   const bias = inputs['bias'] && requireShape('LlmxNorm', 'bias', inputs['bias'], [width]);
-  const outputs = [engine.allocate([rows, width]), engine.allocate([rows]), engine.allocate([rows])];
-  engine.run('LlmxNorm', [x, weight, bias, ...outputs], [rows, width, epsilon, Number(center)]);
+  const y = rounded === true ? engine.allocateRounded(x.shape) : engine.allocate(x.shape);
+  const outputs = [y, engine.allocate([rows]), engine.allocate([rows])];
+  engine.run('LlmxNorm', [x, weight, bias, ...outputs], [rows, width, epsilon, Number(center)], [3]);
   return outputs;
 };
 

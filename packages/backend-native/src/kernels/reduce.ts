@@ -45,7 +45,7 @@ const columnSums: NativeKernel = (engine, inputs) => {
   const [rows, columns] = x.shape as [number, number];
   const y = engine.allocate([columns]);
   if (rows === 0) engine.run('LlmxFill', [y], [0]);
-  else if (columns > 0) engine.run('LlmxReduce', [x, y], [REDUCTIONS.Sum, 1, rows, columns, 1]);
+  else if (columns > 0) engine.run('LlmxReduce', [x, y], [REDUCTIONS.Sum, 1, rows, columns, 1], [0]);
   return [y];
 };
 

@@ -15,8 +15,8 @@ const rotary: NativeKernel = (engine, inputs) => {
   const perPosition = [positionBatch, time, 1, size / 2];
   const cos = requireShape(kernel, 'cos', inputs['cos'], perPosition);
   const sin = requireShape(kernel, 'sin', inputs['sin'], perPosition);
-  const y = engine.allocate(x.shape);
-  engine.run(kernel, [x, cos, sin, y], [batch, time, heads, size, positionBatch]);
+  const y = engine.allocateRounded(x.shape);
+  engine.run(kernel, [x, cos, sin, y], [batch, time, heads, size, positionBatch], [0, 3]);
   return [y];
 };
 

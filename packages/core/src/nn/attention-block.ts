@@ -135,18 +135,18 @@ class AttentionBlock implements Block {
   }
 
   #output(params: Params, merged: tf.Tensor, residual: tf.Tensor | undefined): tf.Tensor {
-    return applyLinear(params, 'attention.output', merged, residual);
+    return applyLinear(params, 'attention.output', merged, { residual });
   }
 
   #feedForward(params: Params, x: tf.Tensor, residual: tf.Tensor | undefined): tf.Tensor {
-    const normed = applyNorm(params, 'feedForward.norm', x, this.#options);
+    const normed = applyNorm(params, 'feedForward.norm', x, this.#options, { rounded: true });
     return feedForward(params, 'feedForward', normed, this.#options, residual);
   }
 
   /** What the heads attend to, float32 [batch, time, dModel], and the keys and values of all positions so far. */
   #attend(params: Params, x: tf.Tensor, cache: Cache, { offset, segments, positions }: Place) {
     const { positions: kind, ropeBase, window } = this.#options;
-    const normed = applyNorm(params, 'attention.norm', x, this.#options);
+    const normed = applyNorm(params, 'attention.norm', x, this.#options, { rounded: true });
     const turn = (tensor: tf.Tensor): tf.Tensor =>
       kind === 'rotary' ? rotary(tensor, { base: ropeBase, offset, positions }) : tensor;
     const append = (past: tf.Tensor | undefined, now: tf.Tensor) =>
@@ -161,7 +161,8 @@ class AttentionBlock implements Block {
   /** A projection of float32 [batch, time, dModel] to [batch, time, count, headSize]. */
   #split(params: Params, name: string, x: tf.Tensor, count: number): tf.Tensor {
     const [batch, time] = dims(x, 3);
-    return tf.reshape(applyLinear(params, `attention.${name}`, x), [batch, time, count, this.#headSize]);
+    const projected = applyLinear(params, `attention.${name}`, x, { rounded: true });
+    return tf.reshape(projected, [batch, time, count, this.#headSize]);
   }
 
   /** The part of the cache that later positions can still see. */

@@ -47,5 +47,5 @@ export function feedForward(
   const [up, down] = [affineMap(params, `${path}.up`), affineMap(params, `${path}.down`)];
   if (activation === 'gelu') return geluFeedForward(x, up, down, residual);
   const hidden = swiglu(applyLinear(params, `${path}.gate`, x), applyLinear(params, `${path}.up`, x));
-  return applyLinear(params, `${path}.down`, hidden, residual);
+  return applyLinear(params, `${path}.down`, hidden, { residual });
 }

@@ -1,5 +1,5 @@
 import type { Params, Rng } from '../plugin/types.ts';
-import { type AffineMap, at, linear, tf } from '../tensor/index.ts';
+import { type AffineMap, at, linear, type LinearOptions, tf } from '../tensor/index.ts';
 
 /** A weight [inputs, outputs] at `<path>.weight`, normal with `std`, and a zero bias where asked for. */
 export function initLinear(
@@ -20,8 +20,8 @@ export const affineMap = (params: Params, path: string): AffineMap => ({
   bias: params[`${path}.bias`],
 });
 
-/** The affine map of `initLinear`, plus `residual` where given. */
-export function applyLinear(params: Params, path: string, x: tf.Tensor, residual?: tf.Tensor): tf.Tensor {
+/** The affine map of `initLinear`; see `linear`. */
+export function applyLinear(params: Params, path: string, x: tf.Tensor, options: LinearOptions = {}): tf.Tensor {
   const { weight, bias } = affineMap(params, path);
-  return linear(x, weight, bias, { residual });
+  return linear(x, weight, bias, options);
 }

@@ -1,5 +1,5 @@
 import type { Params } from '../plugin/types.ts';
-import { at, layerNorm, rmsNorm, tf } from '../tensor/index.ts';
+import { at, layerNorm, rmsNorm, type Rounding, tf } from '../tensor/index.ts';
 
 export const NORMS = ['layernorm', 'rmsnorm'] as const;
 
@@ -17,9 +17,15 @@ export function initNorm(path: string, size: number, { norm, bias }: NormOptions
 }
 
 /** The configured norm of the last axis. */
-export function applyNorm(params: Params, path: string, x: tf.Tensor, { norm, normEpsilon }: NormOptions): tf.Tensor {
+export function applyNorm(
+  params: Params,
+  path: string,
+  x: tf.Tensor,
+  { norm, normEpsilon }: NormOptions,
+  rounding: Rounding = {},
+): tf.Tensor {
   const weight = at(params, `${path}.weight`);
   return norm === 'rmsnorm'
-    ? rmsNorm(x, weight, normEpsilon)
-    : layerNorm(x, weight, params[`${path}.bias`], normEpsilon);
+    ? rmsNorm(x, weight, normEpsilon, rounding)
+    : layerNorm(x, weight, params[`${path}.bias`], normEpsilon, rounding);
 }

@@ -21,7 +21,7 @@ export { type CrossEntropyOptions, linearCrossEntropy } from './ops/cross-entrop
 export { embedding } from './ops/embedding.ts';
 export { type AffineMap, geluFeedForward } from './ops/feed-forward.ts';
 export { linear, type LinearOptions } from './ops/linear.ts';
-export { matmul, type MatmulOptions } from './ops/matmul.ts';
+export { matmul, type MatmulOptions, type Rounding } from './ops/matmul.ts';
 export { layerNorm, rmsNorm } from './ops/norm.ts';
 export { rotary, type RotaryOptions } from './ops/rotary.ts';
 export { isDifferentiated, isRecording, unrecorded } from './tape.ts';

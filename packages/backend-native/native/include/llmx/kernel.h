@@ -66,7 +66,8 @@
 
 extern "C" {
 
-enum { LLMX_FLOAT32 = 0, LLMX_INT32 = 1 };
+/** Bfloat16 is given only where the kernel's caller says that it takes it; see numbers.h. */
+enum { LLMX_FLOAT32 = 0, LLMX_INT32 = 1, LLMX_BFLOAT16 = 2 };
 enum { LLMX_MAX_RANK = 8, LLMX_MAX_TENSORS = 48, LLMX_MAX_NUMBERS = 256 };
 
 /** 64 bytes. */

@@ -30,13 +30,15 @@ export function geluFeedForward(x: tf.Tensor, up: AffineMap, down: AffineMap, re
   const flat = customOp(
     [rows, up.weight, down.weight, ...optional],
     (save) => {
-      const [hidden, before] = multiplyFused(rows, up.weight, { bias: up.bias, activation: 'gelu', second });
+      const forward = { bias: up.bias, activation: 'gelu', second, rounded: true } as const;
+      const [hidden, before] = multiplyFused(rows, up.weight, forward);
       if (before !== undefined) save([rows, up.weight, down.weight, before]);
       return multiplyFused(hidden!, down.weight, { bias: down.bias, residual: added })[0]!;
     },
     (dy, saved, wanted) => {
       const [input, upWeight, downWeight, before] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
-      const backward = { transposeB: true, activation: 'gelu-backward', factor: before, second: true } as const;
+      const activated = { activation: 'gelu-backward', factor: before, second: true } as const;
+      const backward = { ...activated, transposeB: true, rounded: true };
       const [dHidden, hidden] = multiplyFused(dy, downWeight, backward) as [tf.Tensor, tf.Tensor];
       return [
         wanted[0] ? multiply(dHidden, upWeight, { transposeB: true }) : undefined,

@@ -2,9 +2,9 @@ import { customOp } from '../custom-op.ts';
 import { dims } from '../dims.ts';
 import { tf } from '../tf.ts';
 import { columnSums } from './column-sums.ts';
-import { multiply, multiplyFused } from './matmul.ts';
+import { multiply, multiplyFused, type Rounding } from './matmul.ts';
 
-export interface LinearOptions {
+export interface LinearOptions extends Rounding {
   /** Added to the result, of its shape: the stream that a residual branch ends in. */
   readonly residual?: tf.Tensor | undefined;
 }
@@ -21,12 +21,13 @@ export function linear(x: tf.Tensor, weight: tf.Tensor, bias?: tf.Tensor, option
   const [inputs, outputs] = dims(weight, 2);
   const shape = [...x.shape.slice(0, -1), outputs];
   const rows = tf.reshape(x, [-1, inputs]);
+  const { rounded } = options;
   const residual = options.residual && tf.reshape(options.residual, [-1, outputs]);
   const flat = customOp(
     [rows, weight, ...(bias ? [bias] : []), ...(residual ? [residual] : [])],
     (save) => {
       save([rows, weight]);
-      return multiplyFused(rows, weight, { bias, residual })[0]!;
+      return multiplyFused(rows, weight, { bias, residual, rounded })[0]!;
     },
     (dy, [savedRows, savedWeight], wanted) => [
       wanted[0] ? multiply(dy, savedWeight!, { transposeB: true }) : undefined,

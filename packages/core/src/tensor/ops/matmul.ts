@@ -8,8 +8,17 @@ export interface MatmulOptions {
   readonly transposeB?: boolean;
 }
 
+/** How a result is kept. */
+export interface Rounding {
+  /**
+   * Whether the result may be kept in the precision of products, since products are what reads it: with `precision: bf16` in
+   * bfloat16, half the memory. Without it results are float32.
+   */
+  readonly rounded?: boolean | undefined;
+}
+
 /** What is done to a product on its way to memory, in this order. */
-export interface Epilogue extends MatmulOptions {
+export interface Epilogue extends MatmulOptions, Rounding {
   /** Added to every row, float32 [columns]. */
   readonly bias?: tf.Tensor | undefined;
   /**
@@ -40,8 +49,9 @@ export function multiply(a: tf.Tensor, b: tf.Tensor, options: MatmulOptions = {}
  */
 export function multiplyFused(a: tf.Tensor, b: tf.Tensor, epilogue: Epilogue): tf.Tensor[] {
   const { transposeA = false, transposeB = false, bias, activation, second = false, factor, residual } = epilogue;
+  const { rounded = false } = epilogue;
   const tensors = { ...(bias && { bias }), ...(factor && { factor }), ...(residual && { residual }) };
-  const attributes = { transposeA, transposeB, ...(activation && { activation, second }) };
+  const attributes = { transposeA, transposeB, rounded, ...(activation && { activation, second }) };
   const fused = runKernel('LlmxFusedMatmul', { a, b, ...tensors }, attributes);
   if (fused !== undefined) return fused;
   const [y, ...others] = activate(biased(a, b, epilogue), epilogue);

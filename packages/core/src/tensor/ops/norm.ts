@@ -1,8 +1,9 @@
 import { customOp, runKernel } from '../custom-op.ts';
 import { tf } from '../tf.ts';
 import { columnSums } from './column-sums.ts';
+import type { Rounding } from './matmul.ts';
 
-interface NormOptions {
+interface NormOptions extends Rounding {
   /** Added to the variance (or mean square). */
   readonly epsilon: number;
   /** Whether the mean is subtracted first. */
@@ -30,7 +31,8 @@ function normGradient(dy: tf.Tensor, saved: readonly tf.Tensor[], { center }: No
 
 function norm(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | undefined, options: NormOptions): tf.Tensor {
   const rows = tf.reshape(x, [-1, x.shape.at(-1)!]);
-  const attributes = { ...options };
+  const { epsilon, center, rounded = false } = options;
+  const attributes = { epsilon, center, rounded };
   const flat = customOp(
     bias === undefined ? [rows, weight] : [rows, weight, bias],
     (save) => {
@@ -63,8 +65,13 @@ function norm(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | undefined, opti
  * @param weight float32 [width]
  * @param bias float32 [width], optional
  */
-export const layerNorm = (x: tf.Tensor, weight: tf.Tensor, bias?: tf.Tensor, epsilon = 1e-5): tf.Tensor =>
-  norm(x, weight, bias, { epsilon, center: true });
+export const layerNorm = (
+  x: tf.Tensor,
+  weight: tf.Tensor,
+  bias?: tf.Tensor,
+  epsilon = 1e-5,
+  { rounded = false }: Rounding = {},
+): tf.Tensor => norm(x, weight, bias, { epsilon, center: true, rounded });
 
 /**
  * Root-mean-square normalisation over the last axis (Zhang & Sennrich, arXiv 1910.07467): x / sqrt(mean(x^2) +
@@ -73,5 +80,9 @@ export const layerNorm = (x: tf.Tensor, weight: tf.Tensor, bias?: tf.Tensor, eps
  * @param x float32 [..., width]
  * @param weight float32 [width]
  */
-export const rmsNorm = (x: tf.Tensor, weight: tf.Tensor, epsilon = 1e-5): tf.Tensor =>
-  norm(x, weight, undefined, { epsilon, center: false });
+export const rmsNorm = (
+  x: tf.Tensor,
+  weight: tf.Tensor,
+  epsilon = 1e-5,
+  { rounded = false }: Rounding = {},
+): tf.Tensor => norm(x, weight, undefined, { epsilon, center: false, rounded });
