@@ -1,7 +1,7 @@
 /** Comparing every form of a C++ kernel with its scalar reference. */
 import { expect } from 'vitest';
 
-import { type Argument, available, type RunOptions, runKernel } from './kernels.ts';
+import { type Argument, available, type RunOptions, runKernel, widened } from './kernels.ts';
 
 /** From nothing to twice the longest vector and past a block of an elementwise program, odd ones among them. */
 export const LENGTHS = [0, 1, 3, 4, 7, 15, 16, 17, 31, 33, 64, 100, 513, 1027] as const;
@@ -87,7 +87,12 @@ export function expectLikeReference(name: string, label: string, theCase: Case):
   for (const instructionSet of available) {
     const first = resultsOf(name, theCase, { instructionSet });
     first.forEach((result, index) =>
-      expectClose(result!.values, expected[index]!.values, theCase.tolerance, `${name} ${label} at ${instructionSet}`),
+      expectClose(
+        widened(result!.values),
+        widened(expected[index]!.values),
+        theCase.tolerance,
+        `${name} ${label} at ${instructionSet}`,
+      ),
     );
     for (const options of [
       { threads: 2, misalign: 1 },

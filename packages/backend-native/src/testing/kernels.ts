@@ -10,7 +10,8 @@ import {
   type NativeTensor,
 } from '../library.ts';
 
-export type Array = Float32Array | Int32Array;
+/** Uint16Array: the bits of bfloat16. */
+export type Array = Float32Array | Int32Array | Uint16Array;
 
 export interface RunOptions {
   readonly instructionSet?: InstructionSet;
@@ -33,6 +34,15 @@ export const library = file === undefined ? undefined : await Library.open(file)
 /** Instruction sets of this machine, `reference` left out. */
 export const available: readonly InstructionSet[] =
   library === undefined ? [] : INSTRUCTION_SETS.slice(1, INSTRUCTION_SETS.indexOf(library.bestInstructionSet) + 1);
+
+/** Numbers rounded to bfloat16, to the nearest, ties to even, and their bits. */
+export function narrowed(values: Float32Array): Uint16Array {
+  const bits = new Uint32Array(Float32Array.from(values).buffer);
+  return Uint16Array.from(bits, (word) => (word + 0x7fff + ((word >>> 16) & 1)) >>> 16);
+}
+/** What bits of bfloat16 stand for; other arrays as they are. */
+export const widened = (values: Array): Float32Array | Int32Array =>
+  values instanceof Uint16Array ? new Float32Array(Uint32Array.from(values, (half) => half << 16).buffer) : values;
 
 /** `describe`, skipped with the reason where there is one. */
 function describeUnless(missing: string | undefined, title: string, body: () => void): void {
@@ -74,16 +84,16 @@ export function runKernel(
     const { values } = tensor;
     const buffer = new ArrayBuffer((values.length + 32) * 4);
     const address = library!.addressOf(buffer);
-    const offset = ((64 - (address % 64)) % 64) + misalign * 4;
-    const isFloat = values instanceof Float32Array;
-    const view = isFloat
-      ? new Float32Array(buffer, offset, values.length)
-      : new Int32Array(buffer, offset, values.length);
+    const offset = ((64 - (address % 64)) % 64) + misalign * values.BYTES_PER_ELEMENT;
+    const [dtype, View] =
+      values instanceof Float32Array
+        ? (['float32', Float32Array] as const)
+        : values instanceof Int32Array
+          ? (['int32', Int32Array] as const)
+          : (['bfloat16', Uint16Array] as const);
+    const view = new View(buffer, offset, values.length);
     view.set(values);
-    copies.set(values, {
-      view,
-      native: { address: address + offset, size: values.length, dtype: isFloat ? 'float32' : 'int32' },
-    });
+    copies.set(values, { view, native: { address: address + offset, size: values.length, dtype } });
   }
   library!.setInstructionSet(instructionSet);
   library!.setThreads(threads);
