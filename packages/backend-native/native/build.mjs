@@ -194,7 +194,7 @@ export async function buildEngine({ compiler = findCompiler(), sanitize = false 
   const output = path.join(build, libraryName(sanitize ? 'llmx-native-sanitized' : 'llmx-native'));
   const sources = [path.join(here, 'src', 'runtime.cpp')];
   const cache = path.join(build, sanitize ? 'objects-sanitized' : 'objects');
-  const products = ['matmul.cpp', 'cross_entropy.cpp'];
+  const products = ['matmul.cpp', 'cross_entropy.cpp', 'attention.cpp', 'attention_grad.cpp'];
   const built = await buildLibrary({ kernels, products, sources, output, cache, compiler, sanitize });
   return { output, built };
 }

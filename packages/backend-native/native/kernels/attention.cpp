@@ -6,7 +6,8 @@
  * query and output: float32 [batch, queryTime, heads, size]; key and value: float32 [batch, keyTime, kvHeads, size]; logSum:
  * float32 [batch, heads, queryTime]; segments: int32 [batch, keyTime].
  * query, key, value and output may lie in memory as bfloat16.
- * Numbers: batch, queryTime, keyTime, heads, kvHeads, size, scale, window (0: none).
+ * Numbers: batch, queryTime, keyTime, heads, kvHeads, size, scale, window (0: none), bfloat16 (whether operands of products are
+ * rounded to it, the weights among them; sums and everything else are float32; few queries are computed without rounding).
  *
  * Queries are the last queryTime of keyTime positions. Positions that a query does not see have no effect on it, even where
  * they hold NaN or infinity.
@@ -17,6 +18,9 @@ namespace llmx::LLMX_ISA_NAME {
 
 using namespace attention;
 
+/** Up to here, reading keys once per query costs less than a block's copies and its idle columns. */
+constexpr int64_t FEW_QUERIES = 4;
+
 // Maxima start here: not at -infinity, which would give NaN where the first scores are -infinity.
 constexpr float LOWEST = -3.40282347e38f;
 
@@ -26,13 +30,14 @@ LLMX_KERNEL(LlmxAttention) {
   const AttentionProblem p(call, 3);
   const Numbers query = numbers(call, 0), key = numbers(call, 1), value = numbers(call, 2), output = numbers(call, 4);
   float* log_sum = call.floats(5);
+  const bool rounds = p.bfloat16 && p.query_time > FEW_QUERIES;
   double* sums = scratch<double>(-1, 0, p.size);
   if (sums == nullptr) return 1;
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t head = 0; head < p.heads; ++head)
       for (int64_t i = 0; i < p.query_time; ++i) {
         const int64_t kv_head = head / p.group(), position = p.offset() + i, row = p.query_row(b, i, head);
-        const auto score = [&](int64_t j) { return p.scale * dot(query.from(row), key.from(p.key_row(b, j, kv_head)), p.size); };
+        const auto score = [&](int64_t j) { return p.scale * dot(query.from(row), key.from(p.key_row(b, j, kv_head)), p.size, rounds); };
         double top = LOWEST, total = 0;
         for (int64_t j = 0; j <= position; ++j)
           if (p.sees(b, position, j)) top = max(top, score(j));
@@ -41,7 +46,7 @@ LLMX_KERNEL(LlmxAttention) {
           if (!p.sees(b, position, j)) continue;
           const double weight = std::exp(score(j) - top);
           total += weight;
-          for (int64_t d = 0; d < p.size; ++d) sums[d] += weight * value.get(p.key_row(b, j, kv_head) + d);
+          for (int64_t d = 0; d < p.size; ++d) sums[d] += weight * operand(value, p.key_row(b, j, kv_head) + d, rounds);
         }
         for (int64_t d = 0; d < p.size; ++d) output.put(row + d, static_cast<float>(sums[d] / total));
         log_sum[p.log_sum_at(b, i, head)] = static_cast<float>(top + std::log(total));
@@ -60,16 +65,20 @@ struct Forward {
 };
 
 /** Working memory of a block of queries. */
+template <class Format>
 struct ForwardBlock {
-  Lines keys, values;     // [keys, size]
-  Lines queries, sums;    // [size, queries]: scaled queries; unnormalized output
-  Lines scores;           // [keys, queries]
+  Lines keys;             // [keys, size words]
+  Lines values;           // [key words, size]
+  Lines queries, sums;    // [size words, queries]: queries, scaled unless they are rounded; [size, queries]: unnormalized output
+  Lines scores;           // [keys, queries]; then weights: [key words, queries]
+  Lines rows;             // [queries, size]: output to be rounded
   float *tops, *totals;   // [queries]: largest score so far, sum of exponentials
 
   ForwardBlock(Parts& parts, const AttentionProblem& p)
-      : keys(parts.lines(KEY_ROWS, row_stride(p))), values(parts.lines(KEY_ROWS, row_stride(p))),
+      : keys(lines_of_rows<Format>(parts, KEY_ROWS, p)), values(parts.lines(KEY_ROWS, row_stride(p))),
         queries(parts.lines(p.size, QUERIES)), sums(parts.lines(size_rows(p), QUERIES)),
-        scores(parts.lines(KEY_ROWS, QUERIES)), tops(parts.floats(QUERIES)), totals(parts.floats(QUERIES)) {}
+        scores(parts.lines(KEY_ROWS, QUERIES)), rows(parts.lines(QUERIES, row_stride(p))), tops(parts.floats(QUERIES)),
+        totals(parts.floats(QUERIES)) {}
 };
 
 /** Multiplies `size` lines of a vector of queries. */
@@ -80,16 +89,45 @@ void scale_column(Lines lines, int64_t column, int64_t size, vec factor) {
   }
 }
 
-/** Turns TILE_COLUMNS queries' scores into exp(score - top), after raising `top` and scaling what was summed before. */
-void exponentiate(const ForwardBlock& memory, const QueryBlock& block, int64_t column, int64_t first_key, KeyRange keys,
-                  bool masked, int64_t size) {
+/** Replaces scores by exp(score - top), as a right operand's words if WORDS; gives their sum. */
+template <class Format, bool WORDS>
+vec put_weights(Lines scores, int64_t column, KeyRange keys, vec top) {
+  vec total = vec{};
+  const auto weight = [&](int64_t j) {
+    const vec v = vexp(load(scores.row(j) + column) - top);
+    total += v;
+    return v;
+  };
+#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+  if constexpr (WORDS && Format::PER_WORD == 2) {
+    for (int64_t j = keys.begin; j < keys.end; j += 2) {
+      const vec first = weight(j), second = j + 1 < keys.end ? weight(j + 1) : vec{};
+      store(scores.row(j / 2) + column, zipped(first, second));  // a line that was read before
+    }
+    return total;
+  }
+#endif
+  for (int64_t j = keys.begin; j < keys.end; ++j) {
+    const vec v = weight(j);
+    store(scores.row(j) + column, WORDS && Format::ROUNDS ? rounded(v) : v);
+  }
+  return total;
+}
+
+/** Turns TILE_COLUMNS queries' scores into weights, after raising `top` and scaling what was summed before. */
+template <class Format, bool WORDS>
+void exponentiate(const ForwardBlock<Format>& memory, const QueryBlock& block, int64_t column, int64_t first_key, KeyRange keys,
+                  bool masked, const AttentionProblem& p) {
   for (int64_t c = column; c < column + TILE_COLUMNS; c += LANES) {
     const vec old = load(memory.tops + c);
     vec top = old, other = old;
     const auto score = [&](int64_t j) {
-      float* at = memory.scores.data + j * QUERIES + c;
-      if (masked) store(at, select(block.sees(c, first_key + j), load(at), broadcast(-INFINITY)));
-      return load(at);
+      float* at = memory.scores.row(j) + c;
+      vec v = load(at);
+      if (Format::ROUNDS) v *= p.scale;
+      if (masked) v = select(block.sees(c, first_key + j), v, broadcast(-INFINITY));
+      if (Format::ROUNDS || masked) store(at, v);
+      return v;
     };
     int64_t j = keys.begin;
     for (; j + 2 <= keys.end; j += 2) {  // two chains, to hide the latency
@@ -102,67 +140,72 @@ void exponentiate(const ForwardBlock& memory, const QueryBlock& block, int64_t c
       top = a > top ? a : top;
     }
     top = other > top ? other : top;
-    vec total = vec{};
-    for (j = keys.begin; j < keys.end; ++j) {
-      float* at = memory.scores.data + j * QUERIES + c;
-      const vec weight = vexp(load(at) - top);
-      total += weight;
-      store(at, weight);
-    }
-    const vec shrink = vexp(old - top);
+    const vec total = put_weights<Format, WORDS>(memory.scores, c, keys, top), shrink = vexp(old - top);
     store(memory.tops + c, top);
     store(memory.totals + c, load(memory.totals + c) * shrink + total);
-    scale_column(memory.sums, c, size, shrink);
+    scale_column(memory.sums, c, p.size, shrink);
   }
 }
 
-void add_keys(const Forward& f, const ForwardBlock& memory, const QueryBlock& block, int64_t b, int64_t head,
+template <class Format>
+void add_keys(const Forward& f, const ForwardBlock<Format>& memory, const QueryBlock& block, int64_t b, int64_t head,
               int64_t first_key) {
+  constexpr int PER_WORD = Format::PER_WORD;
   const AttentionProblem& p = f.p;
   const int64_t count = min(KEYS, p.key_time - first_key);
   const Coverage coverage = block.coverage(first_key, count);
   if (coverage == Coverage::NONE) return;
   const bool masked = coverage == Coverage::PART;
   const int64_t row = p.key_row(b, first_key, head / p.group());
-  copy_rows(memory.keys, f.key.from(row), p.key_stride(), count, p.size, 1);
-  const bool finite = copy_rows(memory.values, f.value.from(row), p.key_stride(), count, p.size, 1);
+  const Numbers keys_from = f.key.from(row), values_from = f.value.from(row);
+  copy_rows<Format>(memory.keys, keys_from, p.key_stride(), count, p.size, 1);
+  copy_depth<Format>(memory.values, values_from, p.key_stride(), count, p.size, 1);
+  const bool whole = !masked || all_finite(values_from, p.key_stride(), count, p.size);
   for (int64_t column = 0; column < block.count; column += TILE_COLUMNS) {
-    const KeyRange keys = block.seen(column, column + TILE_COLUMNS, first_key, count);
+    const KeyRange keys = whole_words<Format>(block.seen(column, column + TILE_COLUMNS, first_key, count));
     if (keys.count() <= 0) continue;
-    const Lines scores = memory.scores.from(keys.begin, column), sums = memory.sums.from(0, column);
-    const Lines key_rows = memory.keys.from(keys.begin), value_rows = memory.values.from(keys.begin);
-    multiply_block<false>(keys.count(), TILE_COLUMNS, p.size, key_rows, memory.queries.from(0, column), scores, false);
-    exponentiate(memory, block, column, first_key, keys, masked, p.size);
-    if (finite || !masked) multiply_block<true>(p.size, TILE_COLUMNS, keys.count(), value_rows, scores, sums, true);
+    const Lines scores = memory.scores.from(keys.begin, column), queries = memory.queries.from(0, column);
+    multiply_block<false, Format>(keys.count(), TILE_COLUMNS, words<Format>(p.size), memory.keys.from(keys.begin), queries, scores,
+                                  false);
+    if (whole) {
+      exponentiate<Format, true>(memory, block, column, first_key, keys, masked, p);
+      const Lines values = memory.values.from(keys.begin / PER_WORD);
+      const Lines weights = memory.scores.from(keys.begin / PER_WORD, column);
+      multiply_block<true, Format>(p.size, TILE_COLUMNS, words<Format>(keys.count()), values, weights,
+                                   memory.sums.from(0, column), true);
+    } else {
+      exponentiate<Format, false>(memory, block, column, first_key, keys, masked, p);
+    }
   }
-  if (masked && !finite)
-    add_seen_only<false>(block, first_key, count, p.size, memory.scores, memory.values, memory.sums.data, 1, QUERIES);
+  if (!whole)
+    add_seen_only<false>(block, first_key, count, p.size, memory.scores, values_from, p.key_stride(), 1, memory.sums.data, 1,
+                         QUERIES);
 }
 
 /** The sums, transposed, to rows of the output. */
-void put_rows(Numbers to, int64_t stride, const ForwardBlock& memory, int64_t count, int64_t size) {
-  if (!to.narrow) return transpose({to.floats(), stride}, memory.sums, size, count);
-  const Lines rows = memory.keys;  // no longer needed
-  transpose(rows, memory.sums, size, count);
+void put_rows(Numbers to, int64_t stride, Lines sums, Lines rows, int64_t count, int64_t size) {
+  if (!to.narrow) return transpose({to.floats(), stride}, sums, size, count);
+  transpose(rows, sums, size, count);
   for (int64_t i = 0; i < count; ++i)
     for (int64_t d = 0; d < size; d += LANES)
       to.store_some(i * stride + d, load(rows.row(i) + d), min<int64_t>(LANES, size - d));
 }
 
+template <class Format>
 void forward_block(const Forward& f, int64_t b, int64_t head, int64_t first_query, float* scratch_memory) {
   const AttentionProblem& p = f.p;
   Parts parts(scratch_memory);
-  const ForwardBlock memory(parts, p);
+  const ForwardBlock<Format> memory(parts, p);
   const QueryBlock block(p, b, first_query);
   const int64_t row = p.query_row(b, first_query, head);
-  copy_columns(memory.queries, f.query.from(row), p.query_stride(), block.count, p.size, p.scale);
+  copy_columns<Format>(memory.queries, f.query.from(row), p.query_stride(), block.count, p.size, p.scale);
   for (int64_t i = 0; i < QUERIES; ++i) {
     memory.tops[i] = LOWEST;
     memory.totals[i] = 0;
   }
   std::memset(memory.sums.data, 0, static_cast<size_t>(size_rows(p) * QUERIES) * sizeof(float));
   for (int64_t key = block.first_key() / KEYS * KEYS; key <= block.last_key(); key += KEYS)
-    add_keys(f, memory, block, b, head, key);
+    add_keys<Format>(f, memory, block, b, head, key);
 
   float* log_sum = f.log_sum + p.log_sum_at(b, first_query, head);
   for (int64_t c = 0; c < block.count; c += LANES) {
@@ -170,14 +213,12 @@ void forward_block(const Forward& f, int64_t b, int64_t head, int64_t first_quer
     store_first(log_sum + c, load(memory.tops + c) + vlog(total), static_cast<int>(min<int64_t>(LANES, block.count - c)));
     scale_column(memory.sums, c, p.size, inverse);
   }
-  put_rows(f.output.from(row), p.query_stride(), memory, block.count, p.size);
+  put_rows(f.output.from(row), p.query_stride(), memory.sums, memory.rows, block.count, p.size);
 }
 
 // ---- Forward of few queries, as in generation: bound by reading keys and values, so each is read once, in the order of
 // memory (all heads of a position lie together), and nothing is copied.
 
-/** Up to here, reading keys once per query costs less than a block's copies and its idle columns. */
-constexpr int64_t FEW_QUERIES = 4;
 /** Keys that a task takes: 64 KiB to 1 MiB of keys and values; a context of 4,096 gives 32 tasks per sequence. */
 constexpr int64_t SPLIT = 128;
 /** Keys to ask for beforehand: the rows of several keys are read side by side, each too short for a processor to see a
@@ -343,6 +384,22 @@ int32_t attend_few(const Forward& f) {
   return 0;
 }
 
+template <class Format>
+int32_t attend(const Forward& f) {
+  const AttentionProblem& p = f.p;
+  Parts parts(nullptr);
+  [[maybe_unused]] const ForwardBlock<Format> layout(parts, p);
+  const int64_t blocks = divide_up(p.query_time, QUERIES);
+  parallel(p.batch * p.heads * blocks, [&](int64_t index, int32_t worker) {
+    float* memory = scratch<float>(worker, 0, parts.used());
+    if (memory == nullptr) return;
+    const int64_t row = index / blocks;
+    // Late queries see most keys: they come first, so that no long task is left for the end.
+    forward_block<Format>(f, row / p.heads, row % p.heads, (blocks - 1 - index % blocks) * QUERIES, memory);
+  });
+  return 0;
+}
+
 }  // namespace
 
 LLMX_KERNEL(LlmxAttention) {
@@ -350,17 +407,7 @@ LLMX_KERNEL(LlmxAttention) {
   const Forward f{p, numbers(call, 0), numbers(call, 1), numbers(call, 2), numbers(call, 4), call.floats(5)};
   if (call.size(0) == 0) return 0;
   if (p.query_time <= FEW_QUERIES) return attend_few(f);
-  Parts parts(nullptr);
-  [[maybe_unused]] const ForwardBlock layout(parts, p);
-  const int64_t blocks = divide_up(p.query_time, QUERIES);
-  parallel(p.batch * p.heads * blocks, [&](int64_t index, int32_t worker) {
-    float* memory = scratch<float>(worker, 0, parts.used());
-    if (memory == nullptr) return;
-    const int64_t row = index / blocks;
-    // Late queries see most keys: they come first, so that no long task is left for the end.
-    forward_block(f, row / p.heads, row % p.heads, (blocks - 1 - index % blocks) * QUERIES, memory);
-  });
-  return 0;
+  return p.bfloat16 ? attend<Bfloat16>(f) : attend<Float32>(f);
 }
 
 #endif

@@ -14,9 +14,12 @@ namespace llmx::LLMX_ISA_NAME::attention {
 
 #if LLMX_ISA == LLMX_ISA_REFERENCE
 
-inline double dot(Numbers a, Numbers b, int64_t size) {
+/** A number as products take it. */
+inline double operand(Numbers from, int64_t index, bool rounds) { return rounds ? rounded(from.get(index)) : from.get(index); }
+
+inline double dot(Numbers a, Numbers b, int64_t size, bool rounds) {
   double sum = 0;
-  for (int64_t d = 0; d < size; ++d) sum += static_cast<double>(a.get(d)) * b.get(d);
+  for (int64_t d = 0; d < size; ++d) sum += operand(a, d, rounds) * operand(b, d, rounds);
   return sum;
 }
 
@@ -25,38 +28,78 @@ inline double dot(Numbers a, Numbers b, int64_t size) {
 // Blocks of scores are held transposed, [keys, queries]: the softmax then runs along vectors of queries, without sums across
 // a vector; and a block of scores is, as it lies, the right operand of the products with values and keys (also transposed:
 // [size, queries]) and the left operand of the products that give the gradients of keys and values.
+//
+// Operands are in words of the format (tile.h): with bfloat16 a left operand's line has a word for two positions of its depth, and
+// a right operand a line for two. Where words are floats both are the plain block.
 
-/** Copies rows of `size` floats closely together, times `factor`; whether all are finite. */
-inline bool copy_rows(Lines to, Numbers from, int64_t stride, int64_t rows, int64_t size, float factor) {
-  ivec largest_bits = ivec{};  // of the magnitudes: as integers they are in the order of the floats, infinity and NaN last
-  const auto copy = [&](float* line, vec v) {
-    const ivec bits = bits_of(vabs(v));
-    largest_bits = bits > largest_bits ? bits : largest_bits;
-    store(line, v * factor);
-  };
+/** `lanes` numbers as the format computes with them, times `factor`, which is 1 in formats that round. */
+template <class Format>
+LLMX_INLINE vec some_words(Numbers from, int64_t index, int64_t lanes, float factor) {
+  const vec v = from.load_some(index, lanes);
+  if constexpr (Format::ROUNDS) return from.narrow ? v : rounded(v);
+  else return v * factor;
+}
+
+/** Copies rows of `size` numbers, times `factor`, as lines of a left operand whose depth is `size`. */
+template <class Format>
+inline void copy_rows(Lines to, Numbers from, int64_t stride, int64_t rows, int64_t size, float factor) {
   for (int64_t i = 0; i < rows; ++i, from = from.from(stride)) {
-    float* line = to.data + i * to.stride;
-    int64_t d = 0;
-    for (; d + LANES <= size; d += LANES) copy(line + d, from.load_some(d, LANES));
-    if (d < size) copy(line + d, from.load_some(d, size - d));
+    float* line = to.row(i);
+#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+    if constexpr (Format::PER_WORD == 2) {
+      for (int64_t d = 0; d < size; d += 2 * LANES)
+        store(line + d / 2, words_of(from, d, static_cast<int>(min<int64_t>(2 * LANES, size - d))));
+      continue;
+    }
+#endif
+    for (int64_t d = 0; d < size; d += LANES)
+      store(line + d, some_words<Format>(from, d, min<int64_t>(LANES, size - d), factor));
   }
+}
+
+/** Copies rows of `size` numbers, times `factor`, as an operand, left (crosswise) or right, whose depth are the rows. */
+template <class Format>
+inline void copy_depth(Lines to, Numbers from, int64_t stride, int64_t rows, int64_t size, float factor) {
+#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+  if constexpr (Format::PER_WORD == 2) {
+    for (int64_t i = 0; i < rows; i += 2)
+      for (int64_t d = 0; d < size; d += LANES) {
+        const int lanes = static_cast<int>(min<int64_t>(LANES, size - d));
+        store(to.row(i / 2) + d, zipped_lines(from, i * stride + d, stride, i + 1 == rows, lanes));
+      }
+    return;
+  }
+#endif
+  copy_rows<Format>(to, from, stride, rows, size, factor);
+}
+
+/** Puts rows of queries side by side: to [size words, QUERIES], times `factor`; columns beyond `count` are 0. */
+template <class Format>
+inline void copy_columns(Lines to, Numbers from, int64_t stride, int64_t count, int64_t size, float factor) {
+  pack<QUERIES, Format>(to.data, from, stride, true, count, size);
+  if (Format::ROUNDS || factor == 1) return;
+  for (int64_t i = 0; i < size * QUERIES; i += LANES) store(to.data + i, load(to.data + i) * factor);
+}
+
+/** Whether rows of `size` numbers are all finite. */
+inline bool all_finite(Numbers from, int64_t stride, int64_t rows, int64_t size) {
+  ivec largest_bits = ivec{};  // of the magnitudes: as integers they are in the order of the floats, infinity and NaN last
+  for (int64_t i = 0; i < rows; ++i, from = from.from(stride))
+    for (int64_t d = 0; d < size; d += LANES) {
+      const ivec bits = bits_of(vabs(from.load_some(d, min<int64_t>(LANES, size - d))));
+      largest_bits = bits > largest_bits ? bits : largest_bits;
+    }
   bool finite = true;
   for (int lane = 0; lane < LANES; ++lane) finite = finite && largest_bits[lane] < 0x7f800000;
   return finite;
 }
 
-/** Puts rows of queries side by side: to [size, QUERIES], times `factor`; columns beyond `count` are 0. */
-inline void copy_columns(Lines to, Numbers from, int64_t stride, int64_t count, int64_t size, float factor) {
-  pack<QUERIES, Float32>(to.data, from, stride, true, count, size);
-  if (factor == 1) return;
-  for (int64_t i = 0; i < size * QUERIES; i += LANES) store(to.data + i, load(to.data + i) * factor);
-}
-
-inline float dot(const float* a, Numbers b, int64_t size) {
+inline float dot(Numbers a, Numbers b, int64_t size) {
   vec sums = vec{};
-  int64_t d = 0;
-  for (; d + LANES <= size; d += LANES) sums += load(a + d) * b.load_some(d, LANES);
-  if (d < size) sums += load_first(a + d, static_cast<int>(size - d)) * b.load_some(d, size - d);
+  for (int64_t d = 0; d < size; d += LANES) {
+    const int64_t lanes = min<int64_t>(LANES, size - d);
+    sums += a.load_some(d, lanes) * b.load_some(d, lanes);
+  }
   return sum(sums);
 }
 
@@ -64,24 +107,35 @@ inline float dot(const float* a, Numbers b, int64_t size) {
 constexpr int64_t KEY_ROWS = KEYS + TILE_ROWS;
 /** Distance of copied rows: whole tiles of columns. */
 inline int64_t row_stride(const AttentionProblem& p) { return round_up(p.size, TILE_COLUMNS); }
+/** Lines of copied rows, one for each. */
+template <class Format>
+inline Lines lines_of_rows(Parts& parts, int64_t rows, const AttentionProblem& p) {
+  return parts.lines(rows, row_stride(p) / Format::PER_WORD);
+}
 /** Rows of a transposed block [size, queries]. */
 inline int64_t size_rows(const AttentionProblem& p) { return round_up(p.size, TILE_ROWS); }
 
+/** The keys, from a place where a word begins. */
+template <class Format>
+inline KeyRange whole_words(KeyRange keys) {
+  return {keys.begin / Format::PER_WORD * Format::PER_WORD, keys.end};
+}
+
 /**
  * out += weights x, over the pairs of query and key that see each other: for blocks that are seen in part and hold NaN or
- * infinity, where a product with weights 0 for the other pairs would pass them on. Element (line, d) of out is
- * out[line * line_step + d * size_step]. BY_KEY: lines of out are keys and x has a row per query; else the reverse.
+ * infinity, where a product with weights 0 for the other pairs would pass them on. Rows of x are `stride` apart. Element (line, d)
+ * of out is out[line * line_step + d * size_step]. BY_KEY: lines of out are keys and x has a row per query; else the reverse.
  */
 template <bool BY_KEY>
-inline void add_seen_only(const QueryBlock& block, int64_t first_key, int64_t keys, int64_t size, Lines weights, Lines x,
-                          float* out, int64_t line_step, int64_t size_step) {
+inline void add_seen_only(const QueryBlock& block, int64_t first_key, int64_t keys, int64_t size, Lines weights, Numbers x,
+                          int64_t stride, float factor, float* out, int64_t line_step, int64_t size_step) {
   for (int64_t key = 0; key < keys; ++key)
     for (int64_t query = 0; query < block.count; ++query) {
       if (!block.sees_one(query, first_key + key)) continue;
-      const float weight = weights.data[key * weights.stride + query];
-      const float* row = x.data + (BY_KEY ? query : key) * x.stride;
+      const float weight = weights.row(key)[query] * factor;
+      const int64_t row = (BY_KEY ? query : key) * stride;
       float* line = out + (BY_KEY ? key : query) * line_step;
-      for (int64_t d = 0; d < size; ++d) line[d * size_step] += weight * row[d];
+      for (int64_t d = 0; d < size; ++d) line[d * size_step] += weight * x.get(row + d);
     }
 }
 

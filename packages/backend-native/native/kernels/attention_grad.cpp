@@ -3,7 +3,8 @@
  *
  * LlmxAttentionGrad: dy, query, key, value, output, logSum, segments?; dQuery, dKey, dValue. Gradients are shaped like what
  * they belong to, dy like output. query, key, value and output may lie in memory as bfloat16.
- * Numbers: batch, queryTime, keyTime, heads, kvHeads, size, scale, window (0: none).
+ * Numbers: batch, queryTime, keyTime, heads, kvHeads, size, scale, window (0: none), bfloat16 (whether operands of products are
+ * rounded to it, weights and the gradients of scores among them; sums and everything else are float32).
  */
 #include "attention_blocks.h"
 
@@ -18,23 +19,24 @@ namespace {
 /** All that one query's gradients need. */
 struct Gradients {
   const AttentionProblem& p;
-  const float *dy, *log_sum;
-  Numbers query, key, value, output;
+  const float* log_sum;
+  Numbers dy, query, key, value, output;
 
   double probability(int64_t b, int64_t i, int64_t head, int64_t j) const {
-    const double score = p.scale * dot(query.from(p.query_row(b, i, head)), key.from(p.key_row(b, j, head / p.group())), p.size);
+    const double score = p.scale * dot(query.from(p.query_row(b, i, head)), key.from(p.key_row(b, j, head / p.group())), p.size, p.bfloat16);
     return std::exp(score - log_sum[p.log_sum_at(b, i, head)]);
   }
   double score_gradient(int64_t b, int64_t i, int64_t head, int64_t j) const {
-    const float* dy_row = dy + p.query_row(b, i, head);
-    const double d_probability = dot(dy_row, value.from(p.key_row(b, j, head / p.group())), p.size);
-    return probability(b, i, head, j) * (d_probability - dot(dy_row, output.from(p.query_row(b, i, head)), p.size));
+    const Numbers dy_row = dy.from(p.query_row(b, i, head));
+    const double d_probability = dot(dy_row, value.from(p.key_row(b, j, head / p.group())), p.size, p.bfloat16);
+    const double share = dot(dy_row, output.from(p.query_row(b, i, head)), p.size, false);
+    return probability(b, i, head, j) * (d_probability - share);
   }
   void of_query(int64_t b, int64_t i, int64_t head, double* sums) const {
     for (int64_t j = 0; j < p.key_time; ++j) {
       if (!p.sees(b, p.offset() + i, j)) continue;
       const double weight = p.scale * score_gradient(b, i, head, j);
-      for (int64_t d = 0; d < p.size; ++d) sums[d] += weight * key.get(p.key_row(b, j, head / p.group()) + d);
+      for (int64_t d = 0; d < p.size; ++d) sums[d] += weight * operand(key, p.key_row(b, j, head / p.group()) + d, p.bfloat16);
     }
   }
   void of_key(int64_t b, int64_t j, int64_t kv_head, double* key_sums, double* value_sums) const {
@@ -43,8 +45,8 @@ struct Gradients {
         if (!p.sees(b, p.offset() + i, j)) continue;
         const double weight = p.scale * score_gradient(b, i, head, j), share = probability(b, i, head, j);
         for (int64_t d = 0; d < p.size; ++d) {
-          key_sums[d] += weight * query.get(p.query_row(b, i, head) + d);
-          value_sums[d] += share * dy[p.query_row(b, i, head) + d];
+          key_sums[d] += weight * operand(query, p.query_row(b, i, head) + d, p.bfloat16);
+          value_sums[d] += share * operand(dy, p.query_row(b, i, head) + d, p.bfloat16);
         }
       }
   }
@@ -54,7 +56,7 @@ struct Gradients {
 
 LLMX_KERNEL(LlmxAttentionGrad) {
   const AttentionProblem p(call, 6);
-  const Gradients gradients{p,                call.floats(0),   call.floats(5),  numbers(call, 1),
+  const Gradients gradients{p,                call.floats(5),   numbers(call, 0), numbers(call, 1),
                             numbers(call, 2), numbers(call, 3), numbers(call, 4)};
   float *d_query = call.floats(7), *d_key = call.floats(8), *d_value = call.floats(9);
   double* sums = scratch<double>(-1, 0, 2 * p.size);
@@ -89,54 +91,100 @@ namespace {
 
 struct Backward {
   const AttentionProblem& p;
-  const float* dy;
-  Numbers query, key, value, output;
+  Numbers dy, query, key, value, output;
   const float* log_sum;
   float *d_query, *d_key, *d_value;
 };
 
-/** Working memory of a chunk of keys against blocks of queries. */
+/** Working memory of a chunk of keys against blocks of queries. With floats as words a block serves as either operand. */
+template <class Format>
 struct BackwardBlock {
-  Lines keys, values;             // [chunk, size]
-  Lines query_columns, dy_columns;  // [size, queries]
-  Lines query_rows, dy_rows;      // [queries, size]
-  Lines weights, d_scores;        // [keys, queries]
-  Lines d_query;                  // [size, queries]
-  float *log_sums, *dots;         // [queries]: log of the sum of exponentials; dy . output
+  Lines keys, values;               // [chunk, size words]
+  Lines key_depth;                  // [chunk words, size]
+  Lines query_columns, dy_columns;  // [size words, queries]
+  Lines query_depth, dy_depth;      // [query words, size]
+  Lines weights, d_scores;          // [keys, queries]; then [keys, query words]
+  Lines d_score_depth;              // [key words, queries]
+  Lines d_query, rows;              // [size, queries], and transposed
+  float *log_sums, *dots;           // [queries]: log of the sum of exponentials; dy . output
 
   BackwardBlock(Parts& parts, const AttentionProblem& p, int64_t chunk)
-      : keys(parts.lines(chunk + TILE_ROWS, row_stride(p))), values(parts.lines(chunk + TILE_ROWS, row_stride(p))),
+      : keys(lines_of_rows<Format>(parts, chunk + TILE_ROWS, p)), values(lines_of_rows<Format>(parts, chunk + TILE_ROWS, p)),
+        key_depth(Format::PER_WORD == 1 ? keys : parts.lines(chunk / 2 + TILE_ROWS, row_stride(p))),
         query_columns(parts.lines(p.size, QUERIES)), dy_columns(parts.lines(p.size, QUERIES)),
-        query_rows(parts.lines(QUERIES, row_stride(p))), dy_rows(parts.lines(QUERIES, row_stride(p))),
+        query_depth(parts.lines(QUERIES, row_stride(p))), dy_depth(parts.lines(QUERIES, row_stride(p))),
         weights(parts.lines(KEY_ROWS, QUERIES)), d_scores(parts.lines(KEY_ROWS, QUERIES)),
-        d_query(parts.lines(size_rows(p), QUERIES)), log_sums(parts.floats(QUERIES)), dots(parts.floats(QUERIES)) {}
+        d_score_depth(Format::PER_WORD == 1 ? d_scores : parts.lines(KEY_ROWS, QUERIES)),
+        d_query(parts.lines(size_rows(p), QUERIES)), rows(parts.lines(QUERIES, row_stride(p))), log_sums(parts.floats(QUERIES)),
+        dots(parts.floats(QUERIES)) {}
 };
 
-/** From scores and d weights to weights and d scores, in place, for TILE_COLUMNS queries. */
-void differentiate(const BackwardBlock& memory, const QueryBlock& block, int64_t column, int64_t first_key, KeyRange keys,
-                   bool masked) {
+/** Turns scores and d weights of one vector of queries into weights and d scores. */
+struct Differentiation {
+  const AttentionProblem& p;
+  const QueryBlock& block;
+  Lines weights, d_scores;
+  int64_t first_key;
+  bool masked;
+
+  /** Formats that round have neither scaled scores nor scaled queries. */
+  template <class Format>
+  void run(int64_t column, int64_t key, vec log_sum, vec dots, vec& weight, vec& d_score) const {
+    const float scale = Format::ROUNDS ? p.scale : 1;
+    weight = vexp(load(weights.row(key) + column) * scale - log_sum);
+    d_score = weight * (load(d_scores.row(key) + column) - dots) * scale;
+    if (!masked) return;
+    const ivec visible = block.sees(column, first_key + key);
+    weight = select(visible, weight, vec{});
+    d_score = select(visible, d_score, vec{});
+  }
+};
+
+/** From scores and d weights to weights and d scores, in place, for TILE_COLUMNS queries; as operands' words if WORDS. */
+template <class Format, bool WORDS>
+void differentiate(const BackwardBlock<Format>& memory, const QueryBlock& block, const AttentionProblem& p, int64_t column,
+                   int64_t first_key, KeyRange keys, bool masked) {
+  const Differentiation all{p, block, memory.weights, memory.d_scores, first_key, masked};
+#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+  if constexpr (WORDS && Format::PER_WORD == 2) {
+    const auto get = [&](const float* x, int half) { return load(x + column + half * LANES); };
+    const vec log_sums[2] = {get(memory.log_sums, 0), get(memory.log_sums, 1)};
+    const vec dots[2] = {get(memory.dots, 0), get(memory.dots, 1)};
+    for (int64_t j = keys.begin; j < keys.end; j += 2) {
+      vec weights[2][2] = {}, d_scores[2][2] = {};  // [key][half of the queries]
+      for (int k = 0; k < 2 && j + k < keys.end; ++k) {
+        for (int half = 0; half < 2; ++half)
+          all.run<Format>(column + half * LANES, j + k, log_sums[half], dots[half], weights[k][half], d_scores[k][half]);
+        store(memory.weights.row(j + k) + column / 2, neighbours(weights[k][0], weights[k][1]));
+        store(memory.d_scores.row(j + k) + column / 2, neighbours(d_scores[k][0], d_scores[k][1]));
+      }
+      for (int half = 0; half < 2; ++half)
+        store(memory.d_score_depth.row(j / 2) + column + half * LANES, zipped(d_scores[0][half], d_scores[1][half]));
+    }
+    return;
+  }
+#endif
   for (int64_t c = column; c < column + TILE_COLUMNS; c += LANES) {
     const vec log_sum = load(memory.log_sums + c), dots = load(memory.dots + c);
     for (int64_t j = keys.begin; j < keys.end; ++j) {
-      float *weight_at = memory.weights.data + j * QUERIES + c, *d_score_at = memory.d_scores.data + j * QUERIES + c;
-      vec weight = vexp(load(weight_at) - log_sum);
-      vec d_score = weight * (load(d_score_at) - dots);
-      if (masked) {
-        const ivec visible = block.sees(c, first_key + j);
-        weight = select(visible, weight, vec{});
-        d_score = select(visible, d_score, vec{});
-      }
-      store(weight_at, weight);
-      store(d_score_at, d_score);
+      vec weight, d_score;
+      all.run<Format>(c, j, log_sum, dots, weight, d_score);
+      constexpr bool ROUNDS = WORDS && Format::ROUNDS;
+      store(memory.weights.row(j) + c, ROUNDS ? rounded(weight) : weight);
+      store(memory.d_scores.row(j) + c, ROUNDS ? rounded(d_score) : d_score);
     }
   }
 }
 
 /** One block of keys against one block of queries. */
+template <class Format>
 struct BackwardStep {
+  static constexpr int PER_WORD = Format::PER_WORD;
+
   const Backward& f;
-  const BackwardBlock& memory;
+  const BackwardBlock<Format>& memory;
   const QueryBlock& block;
+  Numbers keys_from, query_from, dy_from;  // rows of the inputs
   int64_t first_key;   // position
   int64_t chunk_row;   // where the block lies in the chunk's copies
   int64_t count;       // keys
@@ -144,72 +192,89 @@ struct BackwardStep {
 
   /** Adds what queries [begin, end) contribute to the gradients of the keys. */
   void add_to_keys(int64_t begin, int64_t end, KeyRange keys) const {
-    const int64_t depth = min(end, block.count) - begin, size = f.p.size;
-    const Lines weights = memory.weights.from(keys.begin, begin), d_scores = memory.d_scores.from(keys.begin, begin);
+    const int64_t depth = words<Format>(min(end, block.count) - begin), size = f.p.size, line = begin / PER_WORD;
+    const Lines weights = memory.weights.from(keys.begin, line), d_scores = memory.d_scores.from(keys.begin, line);
     const Lines to_key = d_key.from(keys.begin), to_value = d_value.from(keys.begin);
-    multiply_block<false, true>(keys.count(), size, depth, weights, memory.dy_rows.from(begin), to_value, true);
-    multiply_block<false, true>(keys.count(), size, depth, d_scores, memory.query_rows.from(begin), to_key, true);
+    multiply_block<false, Format, true>(keys.count(), size, depth, weights, memory.dy_depth.from(line), to_value, true);
+    multiply_block<false, Format, true>(keys.count(), size, depth, d_scores, memory.query_depth.from(line), to_key, true);
   }
 
-  void run(bool masked, bool finite) const {
+  void run(bool masked, bool whole) const {
     const AttentionProblem& p = f.p;
-    const Lines keys_copy = memory.keys.from(chunk_row), values_copy = memory.values.from(chunk_row);
+    const int64_t size_words = words<Format>(p.size);
+    const Lines key_rows = memory.keys.from(chunk_row), value_rows = memory.values.from(chunk_row);
+    const Lines key_depth = memory.key_depth.from(chunk_row / PER_WORD);
     for (int64_t column = 0; column < block.count; column += TILE_COLUMNS) {
-      const KeyRange keys = block.seen(column, column + TILE_COLUMNS, first_key, count);
+      const KeyRange keys = whole_words<Format>(block.seen(column, column + TILE_COLUMNS, first_key, count));
       if (keys.count() <= 0) continue;
-      const Lines weights = memory.weights.from(keys.begin, column), d_scores = memory.d_scores.from(keys.begin, column);
-      const Lines key_rows = keys_copy.from(keys.begin), value_rows = values_copy.from(keys.begin);
+      const int64_t begin = keys.begin;
       const Lines queries = memory.query_columns.from(0, column), dy = memory.dy_columns.from(0, column);
-      multiply_block<false>(keys.count(), TILE_COLUMNS, p.size, key_rows, queries, weights, false);
-      multiply_block<false>(keys.count(), TILE_COLUMNS, p.size, value_rows, dy, d_scores, false);
-      differentiate(memory, block, column, first_key, keys, masked);
-      if (masked && !finite) continue;
-      multiply_block<true>(p.size, TILE_COLUMNS, keys.count(), key_rows, d_scores, memory.d_query.from(0, column), true);
+      multiply_block<false, Format>(keys.count(), TILE_COLUMNS, size_words, key_rows.from(begin), queries,
+                                    memory.weights.from(begin, column), false);
+      multiply_block<false, Format>(keys.count(), TILE_COLUMNS, size_words, value_rows.from(begin), dy,
+                                    memory.d_scores.from(begin, column), false);
+      if (!whole) {
+        differentiate<Format, false>(memory, block, p, column, first_key, keys, masked);
+        continue;
+      }
+      differentiate<Format, true>(memory, block, p, column, first_key, keys, masked);
+      multiply_block<true, Format>(p.size, TILE_COLUMNS, words<Format>(keys.count()), key_depth.from(begin / PER_WORD),
+                                   memory.d_score_depth.from(begin / PER_WORD, column), memory.d_query.from(0, column), true);
       if (masked) add_to_keys(column, column + TILE_COLUMNS, keys);
     }
     if (!masked) add_to_keys(0, QUERIES, {0, count});
-    if (!masked || finite) return;
-    add_seen_only<false>(block, first_key, count, p.size, memory.d_scores, keys_copy, memory.d_query.data, 1, QUERIES);
-    add_seen_only<true>(block, first_key, count, p.size, memory.weights, memory.dy_rows, d_value.data, d_value.stride, 1);
-    add_seen_only<true>(block, first_key, count, p.size, memory.d_scores, memory.query_rows, d_key.data, d_key.stride, 1);
+    if (!whole) add_what_is_seen();
+  }
+
+  void add_what_is_seen() const {
+    const AttentionProblem& p = f.p;
+    const float factor = Format::ROUNDS ? 1 : p.scale;  // d scores are scaled, or queries should be
+    const int64_t queries = p.query_stride(), keys = p.key_stride();
+    add_seen_only<false>(block, first_key, count, p.size, memory.d_scores, keys_from, keys, 1, memory.d_query.data, 1, QUERIES);
+    add_seen_only<true>(block, first_key, count, p.size, memory.weights, dy_from, queries, 1, d_value.data, d_value.stride, 1);
+    add_seen_only<true>(block, first_key, count, p.size, memory.d_scores, query_from, queries, factor, d_key.data, d_key.stride, 1);
   }
 };
 
-/** Copies what a block of queries needs; whether all of it is finite. */
-bool copy_queries(const Backward& f, const BackwardBlock& memory, const QueryBlock& block, int64_t row, int64_t log_sum_at) {
+/** Copies what a block of queries needs. */
+template <class Format>
+void copy_queries(const Backward& f, const BackwardBlock<Format>& memory, const QueryBlock& block, int64_t row,
+                  int64_t log_sum_at) {
   const AttentionProblem& p = f.p;
-  copy_columns(memory.query_columns, f.query.from(row), p.query_stride(), block.count, p.size, p.scale);
-  copy_columns(memory.dy_columns, f.dy + row, p.query_stride(), block.count, p.size, 1);
-  const bool finite_query = copy_rows(memory.query_rows, f.query.from(row), p.query_stride(), block.count, p.size, p.scale);
-  const bool finite_dy = copy_rows(memory.dy_rows, f.dy + row, p.query_stride(), block.count, p.size, 1);
+  const Numbers query = f.query.from(row), dy = f.dy.from(row);
+  const int64_t stride = p.query_stride(), count = block.count;
+  copy_columns<Format>(memory.query_columns, query, stride, count, p.size, p.scale);
+  copy_columns<Format>(memory.dy_columns, dy, stride, count, p.size, 1);
+  copy_depth<Format>(memory.query_depth, query, stride, count, p.size, p.scale);
+  copy_depth<Format>(memory.dy_depth, dy, stride, count, p.size, 1);
   for (int64_t i = 0; i < QUERIES; ++i) {
-    memory.log_sums[i] = i < block.count ? f.log_sum[log_sum_at + i] : 0;
-    const float* dy_row = memory.dy_rows.data + i * memory.dy_rows.stride;
-    memory.dots[i] = i < block.count ? dot(dy_row, f.output.from(row + i * p.query_stride()), p.size) : 0;
+    memory.log_sums[i] = i < count ? f.log_sum[log_sum_at + i] : 0;
+    memory.dots[i] = i < count ? dot(dy.from(i * stride), f.output.from(row + i * stride), p.size) : 0;
   }
-  return finite_query && finite_dy;
 }
 
-/** d_query (+)= scale * what was summed for a block. */
-void put_query_gradient(const Backward& f, const BackwardBlock& memory, const QueryBlock& block, int64_t row, bool add) {
+/** d_query (+)= what was summed for a block, scaled unless the d scores were. */
+template <class Format>
+void put_query_gradient(const Backward& f, const BackwardBlock<Format>& memory, const QueryBlock& block, int64_t row, bool add) {
   const AttentionProblem& p = f.p;
-  const Lines rows = memory.query_rows;  // no longer needed
-  transpose(rows, memory.d_query, p.size, block.count);
+  const float factor = Format::ROUNDS ? 1 : p.scale;
+  transpose(memory.rows, memory.d_query, p.size, block.count);
   for (int64_t i = 0; i < block.count; ++i) {
-    const float* from = rows.data + i * rows.stride;
+    const float* from = memory.rows.row(i);
     float* to = f.d_query + row + i * p.query_stride();
-    for (int64_t d = 0; d < p.size; ++d) to[d] = (add ? to[d] : 0) + p.scale * from[d];
+    for (int64_t d = 0; d < p.size; ++d) to[d] = (add ? to[d] : 0) + factor * from[d];
   }
 }
 
 /** All that the keys of one chunk and the queries of another have to do with each other, for the heads of a group. */
+template <class Format>
 struct BackwardTask {
   const Backward& f;
-  const BackwardBlock& memory;
+  const BackwardBlock<Format>& memory;
   int64_t b, kv_head;
   int64_t first_key, key_end, first_query, query_end;
   bool first_of_keys, first_of_queries;  // nothing has been written to these keys', these queries' gradients yet
-  bool keys_copied = false, keys_finite = false;
+  bool keys_copied = false;
 
   void run() {
     const AttentionProblem& p = f.p;
@@ -229,8 +294,9 @@ struct BackwardTask {
   void copy_keys() {
     const AttentionProblem& p = f.p;
     const int64_t row = p.key_row(b, first_key, kv_head), keys = key_end - first_key;
-    keys_finite = copy_rows(memory.keys, f.key.from(row), p.key_stride(), keys, p.size, 1);
-    copy_rows(memory.values, f.value.from(row), p.key_stride(), keys, p.size, 1);
+    copy_rows<Format>(memory.keys, f.key.from(row), p.key_stride(), keys, p.size, 1);
+    copy_rows<Format>(memory.values, f.value.from(row), p.key_stride(), keys, p.size, 1);
+    if (Format::PER_WORD > 1) copy_depth<Format>(memory.key_depth, f.key.from(row), p.key_stride(), keys, p.size, 1);
     keys_copied = true;
   }
 
@@ -238,20 +304,27 @@ struct BackwardTask {
     const AttentionProblem& p = f.p;
     const QueryBlock block(p, b, query);
     const int64_t row = p.query_row(b, query, head);
-    bool copied = false, queries_finite = false;
+    const Numbers query_from = f.query.from(row), dy_from = f.dy.from(row);
+    bool copied = false;
     for (int64_t key = first_key; key < key_end; key += KEYS) {
       const int64_t count = min(KEYS, key_end - key);
       const Coverage coverage = block.coverage(key, count);
       if (coverage == Coverage::NONE) continue;
       if (!keys_copied) copy_keys();
       if (!copied) {
-        queries_finite = copy_queries(f, memory, block, row, p.log_sum_at(b, query, head));
+        copy_queries(f, memory, block, row, p.log_sum_at(b, query, head));
         std::memset(memory.d_query.data, 0, static_cast<size_t>(size_rows(p) * QUERIES) * sizeof(float));
         copied = true;
       }
+      const bool masked = coverage == Coverage::PART;
+      const Numbers keys_from = f.key.from(p.key_row(b, key, kv_head));
+      const bool whole = !masked || (all_finite(query_from, p.query_stride(), block.count, p.size) &&
+                                     all_finite(dy_from, p.query_stride(), block.count, p.size) &&
+                                     all_finite(keys_from, p.key_stride(), count, p.size));
       const int64_t chunk_row = key - first_key;
-      const BackwardStep step{f, memory, block, key, chunk_row, count, d_key.from(chunk_row), d_value.from(chunk_row)};
-      step.run(coverage == Coverage::PART, keys_finite && queries_finite);
+      const BackwardStep<Format> step{f,         memory, block, keys_from,             query_from, dy_from, key,
+                                      chunk_row, count,  d_key.from(chunk_row), d_value.from(chunk_row)};
+      step.run(masked, whole);
     }
     if (copied) return put_query_gradient(f, memory, block, row, !first_of_queries);
     if (first_of_queries)
@@ -260,27 +333,19 @@ struct BackwardTask {
   }
 };
 
-}  // namespace
-
 /**
  * Chunks of keys and of queries meet in rounds: in round r, keys of chunk c meet queries of chunk c + r, so that within a
  * round each task has its keys' and its queries' gradients for itself, and every gradient is summed in the order of rounds.
  * One pass, five products per block, no partial results in memory; and with long contexts enough tasks per round for many
  * cores even where batch and heads are few.
  */
-LLMX_KERNEL(LlmxAttentionGrad) {
-  const AttentionProblem p(call, 6);
-  if (call.size(0) == 0) {
-    std::memset(call.floats(8), 0, static_cast<size_t>(call.size(8)) * sizeof(float));
-    std::memset(call.floats(9), 0, static_cast<size_t>(call.size(9)) * sizeof(float));
-    return 0;
-  }
+template <class Format>
+int32_t differentiate_attention(const Backward& f) {
+  const AttentionProblem& p = f.p;
   // Longer chunks copy less, shorter ones give more tasks; with 32 sequences and heads there are enough.
   const int64_t chunk = p.batch * p.kv_heads >= 32 ? 4 * KEYS : 2 * KEYS;
-  const Backward f{p, call.floats(0), numbers(call, 1), numbers(call, 2), numbers(call, 3), numbers(call, 4), call.floats(5),
-                   call.floats(7), call.floats(8), call.floats(9)};
   Parts parts(nullptr);
-  [[maybe_unused]] const BackwardBlock layout(parts, p, chunk);
+  [[maybe_unused]] const BackwardBlock<Format> layout(parts, p, chunk);
   const int64_t key_chunks = divide_up(p.key_time, chunk), query_chunks = divide_up(p.query_time, chunk);
   // The last query of chunk q stands in the chunk of keys that it meets first; earlier ones follow in later rounds.
   for (int64_t round = -key_chunks; round < query_chunks; ++round) {
@@ -294,16 +359,30 @@ LLMX_KERNEL(LlmxAttentionGrad) {
       float* memory = scratch<float>(worker, 0, parts.used());
       if (memory == nullptr) return;
       Parts own(memory);
-      const BackwardBlock blocks(own, p, chunk);
+      const BackwardBlock<Format> blocks(own, p, chunk);
       const bool first_of_keys = q == 0 || last_position - (query_end - first_query) < first_key;
       const bool first_of_queries = c == key_chunks - 1 || last_position < first_key + chunk;
       const int64_t b = row / p.kv_heads, kv_head = row % p.kv_heads, key_end = min(p.key_time, first_key + chunk);
-      BackwardTask task{f,           blocks,    b,             kv_head,         first_key, key_end,
-                        first_query, query_end, first_of_keys, first_of_queries};
+      BackwardTask<Format> task{f,           blocks,    b,             kv_head,         first_key, key_end,
+                                first_query, query_end, first_of_keys, first_of_queries};
       task.run();
     });
   }
   return 0;
+}
+
+}  // namespace
+
+LLMX_KERNEL(LlmxAttentionGrad) {
+  const AttentionProblem p(call, 6);
+  if (call.size(0) == 0) {
+    std::memset(call.floats(8), 0, static_cast<size_t>(call.size(8)) * sizeof(float));
+    std::memset(call.floats(9), 0, static_cast<size_t>(call.size(9)) * sizeof(float));
+    return 0;
+  }
+  const Backward f{p, numbers(call, 0), numbers(call, 1), numbers(call, 2), numbers(call, 3), numbers(call, 4), call.floats(5),
+                   call.floats(7), call.floats(8), call.floats(9)};
+  return p.bfloat16 ? differentiate_attention<Bfloat16>(f) : differentiate_attention<Float32>(f);
 }
 
 #endif

@@ -10,12 +10,13 @@ struct AttentionProblem {
   int64_t batch, query_time, key_time, heads, kv_heads, size;
   float scale;
   int64_t window;           // 0: none
+  bool bfloat16;            // whether operands of products are rounded to it
   const int32_t* segments;  // [batch, key_time], or null
 
   AttentionProblem(const Call& call, int segments_index)
       : batch(call.integer(0)), query_time(call.integer(1)), key_time(call.integer(2)), heads(call.integer(3)),
         kv_heads(call.integer(4)), size(call.integer(5)), scale(static_cast<float>(call.number(6))),
-        window(call.integer(7)), segments(call.integers(segments_index)) {}
+        window(call.integer(7)), bfloat16(call.flag(8)), segments(call.integers(segments_index)) {}
 
   int64_t group() const { return heads / kv_heads; }
   /** Position of the first query: queries are the last positions. */

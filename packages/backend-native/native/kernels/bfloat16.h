@@ -1,6 +1,7 @@
-/** Products of pairs of bfloat16, where the machine has them. */
+/** Words of two bfloat16, where the machine multiplies such pairs. */
 #pragma once
 
+#include "llmx/blocks.h"
 #include "llmx/numbers.h"
 
 namespace llmx::LLMX_ISA_NAME {
@@ -21,14 +22,21 @@ LLMX_INLINE vec zipped(half_vec first, half_vec second) {
 }
 LLMX_INLINE vec zipped(vec first, vec second) { return zipped(narrowed(first), narrowed(second)); }
 
-/** The word in every element; unlike `broadcast` without arithmetic, which would change what looks like a NaN. */
-LLMX_INLINE vec broadcast_word(const float* word) { return reinterpret_cast<vec>(_mm512_set1_ps(*word)); }
+/** See FloatWords. */
+struct Bfloat16Words {
+  /** The word in every element; unlike `broadcast` without arithmetic, which would change what looks like a NaN. */
+  static LLMX_INLINE vec factor(const float* word) { return reinterpret_cast<vec>(_mm512_set1_ps(*word)); }
+  /** sums + products of the pairs. Subnormal numbers count as 0. */
+  static LLMX_INLINE vec add(vec sums, vec factor, vec columns) {
+    return reinterpret_cast<vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sums), reinterpret_cast<__m512bh>(factor),
+                                                  reinterpret_cast<__m512bh>(columns)));
+  }
+};
 
-/** sums + products of the pairs in a and b. Subnormal numbers count as 0. */
-LLMX_INLINE vec add_products(vec sums, vec a, vec b) {
-  return reinterpret_cast<vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sums), reinterpret_cast<__m512bh>(a),
-                                                reinterpret_cast<__m512bh>(b)));
-}
+#else
+
+/** Rounded floats. */
+using Bfloat16Words = FloatWords;
 
 #endif
 

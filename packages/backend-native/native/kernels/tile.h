@@ -34,14 +34,14 @@ constexpr int MR = 4, VECTORS = 2;
 constexpr int NR = VECTORS * LANES;
 
 /** Packed operands as they are. */
-struct Float32 {
+struct Float32 : FloatWords {
   static constexpr bool ROUNDS = false;
   /** Positions along the depth that share a word. */
   static constexpr int PER_WORD = 1;
 };
 
 /** Packed operands rounded to bfloat16, two positions in a word where the machine multiplies such pairs. */
-struct Bfloat16 {
+struct Bfloat16 : Bfloat16Words {
   static constexpr bool ROUNDS = true;
   static constexpr int PER_WORD = LLMX_ISA == LLMX_ISA_AVX512_BF16 ? 2 : 1;
 };
@@ -249,14 +249,6 @@ inline void pack_columns(float* to, Numbers from, int64_t stride, bool transpose
   pack<NR, Format>(to, from, stride, transposed, columns, depth);
 }
 
-template <class Format>
-LLMX_INLINE vec add_words(vec sums, const float* row, vec columns) {
-#if LLMX_ISA == LLMX_ISA_AVX512_BF16
-  if constexpr (Format::PER_WORD == 2) return add_products(sums, broadcast_word(row), columns);
-#endif
-  return sums + broadcast(*row) * columns;
-}
-
 /** The first ROWS rows and WIDTH vectors of a tile; `depth` in words, here and below. */
 template <class Format, int ROWS, int WIDTH>
 __attribute__((noinline)) void tile_part(int64_t depth, const float* __restrict a, const float* __restrict b,
@@ -277,7 +269,7 @@ __attribute__((noinline)) void tile_part(int64_t depth, const float* __restrict 
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) sums[i][j] = add_words<Format>(sums[i][j], a + i, columns[j]);
+      for (int j = 0; j < WIDTH; ++j) sums[i][j] = Format::add(sums[i][j], Format::factor(a + i), columns[j]);
     }
   }
 #pragma GCC unroll 8

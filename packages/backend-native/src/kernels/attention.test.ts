@@ -50,7 +50,7 @@ function forwardCase(s: Sizes): KernelCase {
     kernel: 'LlmxAttention',
     inputs: [tensor(queryShape, 1), tensor(keyShape, 2), tensor(keyShape, 3), segments],
     outputs: [queryShape, [s.batch, s.heads, s.queryTime]],
-    numbers: [s.batch, s.queryTime, s.keyTime, s.heads, s.kvHeads, s.size, 1 / Math.sqrt(s.size), s.window ?? 0],
+    numbers: [s.batch, s.queryTime, s.keyTime, s.heads, s.kvHeads, s.size, 1 / Math.sqrt(s.size), s.window ?? 0, 0],
   };
 }
 
@@ -76,6 +76,12 @@ function backwardCase(forward: KernelCase): KernelCase {
 const TOLERANCE = { relative: 2e-6, absolute: 4e-6 };
 // Gradients of scores are differences of sums over a head, which cancel: several roundings of those sums remain.
 const GRADIENT_TOLERANCE = { relative: 4e-6, absolute: 4e-5 };
+
+/** The case with operands of products rounded to bfloat16. */
+const rounding = (theCase: KernelCase): KernelCase => ({ ...theCase, numbers: theCase.numbers.with(8, 1) });
+// The scalar form rounds operands but not weights, which are off by up to 2^-9 each; and the gradients of scores likewise.
+const ROUNDED = { absolute: 1e-5, ofLargest: 2 ** -9 };
+const ROUNDED_GRADIENT = { absolute: 1e-4, ofLargest: 2 ** -8 };
 
 const CASES: Readonly<Record<string, Sizes>> = {
   nothing: sizes({ queryTime: 0, keyTime: 0 }),
@@ -104,6 +110,8 @@ describeEngine('attention in C++', () => {
       const forward = forwardCase(s);
       expectLevelsAgree(forward, TOLERANCE);
       expectLevelsAgree(backwardCase(forward), GRADIENT_TOLERANCE);
+      expectLevelsAgree(rounding(forward), ROUNDED);
+      expectLevelsAgree(rounding(backwardCase(rounding(forward))), ROUNDED_GRADIENT);
     });
 
   test('has the gradients that finite differences give', () => {
@@ -139,10 +147,14 @@ describeEngine('attention in C++', () => {
           };
           if (name === 'dy') {
             expectLevelsAgree(poisoned(backwardCase(forward), 0), GRADIENT_TOLERANCE);
+            expectLevelsAgree(rounding(poisoned(backwardCase(forward), 0)), ROUNDED_GRADIENT);
           } else {
             const bad = poisoned(forward, index);
             expectLevelsAgree(bad, TOLERANCE);
-            if (Number.isNaN(poison)) expectLevelsAgree(backwardCase(bad), GRADIENT_TOLERANCE);
+            expectLevelsAgree(rounding(bad), ROUNDED);
+            if (!Number.isNaN(poison)) continue;
+            expectLevelsAgree(backwardCase(bad), GRADIENT_TOLERANCE);
+            expectLevelsAgree(rounding(backwardCase(bad)), ROUNDED_GRADIENT);
           }
         }
       });

@@ -60,7 +60,7 @@ describeEngine('bfloat16 in memory', () => {
     [130, 64],
   ])('attention over %i positions, heads of %i', (time, size) => {
     const shape = [2, time, 2, size];
-    const stated = [2, time, time, 2, 2, size, 1 / Math.sqrt(size), 0];
+    const stated = [2, time, time, 2, 2, size, 1 / Math.sqrt(size), 0, 0];
     const inputs = () => [narrow(1, ...shape), narrow(2, ...shape), narrow(3, ...shape)];
     const logSum = () => argument(new Float32Array(4 * time), 2, 2, time);
     expectLikeReference('LlmxAttention', `${time} ${size}`, {
@@ -156,7 +156,7 @@ describeEngine('tensors that products read', () => {
   const kept = (x: Float32Array) => {
     const inputs = { a: tf.tensor2d(x, [x.length, 1]), b: tf.ones([1, 1]) };
     const attributes = { transposeA: false, transposeB: false, rounded: true };
-    return tf.engine().runKernel('LlmxFusedMatmul', inputs, attributes as never) as tf.Tensor;
+    return tf.engine().runKernel<tf.Tensor>('LlmxFusedMatmul', inputs, attributes);
   };
   const x = values(100, 1);
 

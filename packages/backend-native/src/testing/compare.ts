@@ -38,7 +38,7 @@ export const SPECIAL = [
 export interface Tolerance {
   readonly relative?: number;
   readonly absolute?: number;
-  /** Of the largest expected magnitude: for sums in which large terms cancel. */
+  /** Of the largest finite magnitude expected: for sums in which large terms cancel. */
   readonly ofLargest?: number;
 }
 
@@ -50,7 +50,8 @@ export function expectClose(
   label = '',
 ): void {
   expect(actual.length, label).toBe(expected.length);
-  const largest = Array.from(expected).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const magnitudes = Array.from(expected, Math.abs).filter(Number.isFinite);
+  const largest = magnitudes.reduce((most, value) => Math.max(most, value), 0);
   const least = absolute + (ofLargest === 0 ? 0 : ofLargest * largest);
   for (let index = 0; index < expected.length; index++) {
     const [a, b] = [actual[index]!, expected[index]!];

@@ -87,11 +87,17 @@ inline void transpose(Lines to, Lines from, int64_t rows, int64_t columns) {
     for (int64_t i = j < whole_columns ? whole_rows : 0; i < rows; ++i) to.row(j)[i] = from.row(i)[j];
 }
 
+/** Words of blocks that are floats. Others, which hold several positions of the depth, define the same functions. */
+struct FloatWords {
+  static LLMX_INLINE vec factor(const float* word) { return broadcast(*word); }
+  static LLMX_INLINE vec add(vec sums, vec factor, vec columns) { return sums + factor * columns; }
+};
+
 /**
  * c [TILE_ROWS, TILE_COLUMNS] = keep * from + a b, where c may be `from`; with keep 0, `from` is not read. Line i of c takes line
- * i of a, or (CROSSWISE) column i. Every element is the sum over depth in order.
+ * i of a, or (CROSSWISE) column i. Every element is the sum over depth, in words, in order.
  */
-template <bool CROSSWISE>
+template <bool CROSSWISE, class Words = FloatWords>
 __attribute__((noinline)) void multiply_tile(int64_t depth, Lines a, Lines b, Lines c, Lines from, float keep) {
   const float *__restrict left = a.data, *__restrict right = b.data;
   vec sums[TILE_ROWS][2];
@@ -101,9 +107,9 @@ __attribute__((noinline)) void multiply_tile(int64_t depth, Lines a, Lines b, Li
     const vec first = load(right), second = load(right + LANES);
 #pragma GCC unroll 8
     for (int i = 0; i < TILE_ROWS; ++i) {
-      const vec factor = broadcast(CROSSWISE ? left[i] : left[i * a.stride]);
-      sums[i][0] += factor * first;
-      sums[i][1] += factor * second;
+      const vec factor = Words::factor(left + (CROSSWISE ? i : i * a.stride));
+      sums[i][0] = Words::add(sums[i][0], factor, first);
+      sums[i][1] = Words::add(sums[i][1], factor, second);
     }
     left += CROSSWISE ? a.stride : 1;
   }
