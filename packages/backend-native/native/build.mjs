@@ -194,7 +194,9 @@ export async function buildEngine({ compiler = findCompiler(), sanitize = false 
   const output = path.join(build, libraryName(sanitize ? 'llmx-native-sanitized' : 'llmx-native'));
   const sources = [path.join(here, 'src', 'runtime.cpp')];
   const cache = path.join(build, sanitize ? 'objects-sanitized' : 'objects');
-  const products = ['matmul.cpp', 'cross_entropy.cpp', 'attention.cpp', 'attention_grad.cpp'];
+  const products = ['matmul', 'cross_entropy', 'attention', 'attention_grad', 'elementwise', 'norm'].map(
+    (name) => `${name}.cpp`,
+  );
   const built = await buildLibrary({ kernels, products, sources, output, cache, compiler, sanitize });
   return { output, built };
 }

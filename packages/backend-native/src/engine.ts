@@ -29,7 +29,7 @@ export interface Engine {
     numbers?: readonly number[],
     bfloat16?: readonly number[],
   ): void;
-  /** Whether no other tensor refers to this one's memory, so that a kernel may overwrite it. */
+  /** Whether no other tensor refers to this one's memory, so that a kernel may overwrite it with float32. */
   isSoleOwner(info: TensorInfo): boolean;
   /** The same memory as another result, for outputs given in place. */
   share(info: TensorInfo, shape?: readonly number[]): TensorInfo;

@@ -128,7 +128,7 @@ export class NativeBackend extends MathBackendCPU implements Engine {
   }
 
   isSoleOwner(info: TensorInfo): boolean {
-    return this.refCount(info.dataId) === 1;
+    return this.refCount(info.dataId) === 1 && this.#place(info.dataId)?.isNarrow !== true;
   }
 
   share(info: TensorInfo, shape: readonly number[] = info.shape): TensorInfo {

@@ -1,4 +1,5 @@
 // Elementwise programs: an interpreter that runs each step over a block of elements before the next step.
+#include "llmx/numbers.h"
 #include "operations.h"
 
 namespace llmx::LLMX_ISA_NAME {
@@ -38,7 +39,7 @@ struct Program {
   int64_t first_register() const { return inputs + outputs; }
   int64_t first_uniform() const { return first_register() + registers; }
   int64_t locations() const { return first_uniform() + uniforms; }
-  float* tensor(int64_t location) const { return call.floats(static_cast<int>(location)); }
+  Numbers tensor(int64_t location) const { return numbers(call, static_cast<int>(location)); }
   bool is_single(int64_t location) const {
     return location < inputs && size != 1 && call.size(static_cast<int>(location)) == 1;
   }
@@ -82,21 +83,29 @@ static int32_t run_all(const Program& program) {
   if (values == nullptr) return 1;
   for (int64_t k = 0; k < program.uniforms; ++k) values[program.first_uniform() + k] = program.uniform(k);
   for (int64_t i = 0; i < program.size; ++i) {
-    for (int64_t k = 0; k < program.inputs; ++k) values[k] = program.tensor(k)[program.is_single(k) ? 0 : i];
+    for (int64_t k = 0; k < program.inputs; ++k) values[k] = program.tensor(k).get(program.is_single(k) ? 0 : i);
     for (int64_t k = 0; k < program.step_count; ++k) {
       const Step& step = program.steps[k];
       values[step.result] = run(step, values);
     }
-    for (int64_t k = program.inputs; k < program.first_register(); ++k) program.tensor(k)[i] = static_cast<float>(values[k]);
+    for (int64_t k = program.inputs; k < program.first_register(); ++k) program.tensor(k).put(i, static_cast<float>(values[k]));
   }
   return 0;
 }
 
 #else
 
+/** A block of bfloat16, as float32 while steps work on it. */
+struct Widened {
+  Numbers numbers;
+  float* floats;
+};
+
 /** Where locations are, for a task. */
 struct Locations {
   Operand operands[LLMX_MAX_TENSORS + 2 * LLMX_MAX_NUMBERS];
+  Widened widened[LLMX_MAX_TENSORS];  // inputs, then outputs
+  int64_t widened_inputs = 0, widened_count = 0;
   float* uniforms;  // one vector each
 
   void set_uniform(int64_t location, float value) {
@@ -105,15 +114,47 @@ struct Locations {
     uniforms += LANES;
   }
 
+  /** Floats of memory that the locations of a program take. */
+  static int64_t floats(const Program& program) {
+    return (program.registers + program.first_register()) * BLOCK + program.locations() * LANES;
+  }
+
   /** For the elements from `begin` on. */
-  Locations(const Program& program, int64_t begin, float* memory) : uniforms(memory + program.registers * BLOCK) {
+  Locations(const Program& program, int64_t begin, float* memory)
+      : uniforms(memory + (program.registers + program.first_register()) * BLOCK) {
     for (int64_t k = 0; k < program.first_register(); ++k) {
-      if (program.is_single(k)) set_uniform(k, *program.tensor(k));
-      else operands[k] = {program.tensor(k) + begin, LANES};
+      const Numbers tensor = program.tensor(k);
+      if (program.is_single(k)) {
+        set_uniform(k, tensor.get(0));
+      } else if (tensor.narrow) {
+        float* block = memory + (program.registers + k) * BLOCK;
+        operands[k] = {block, LANES};
+        widened[widened_count++] = {tensor.from(begin), block};
+        if (k < program.inputs) widened_inputs = widened_count;
+      } else {
+        operands[k] = {tensor.floats() + begin, LANES};
+      }
     }
     for (int64_t k = 0; k < program.registers; ++k) operands[program.first_register() + k] = {memory + k * BLOCK, LANES};
     for (int64_t k = 0; k < program.uniforms; ++k)
       set_uniform(program.first_uniform() + k, static_cast<float>(program.uniform(k)));
+  }
+
+  /** Before and after the steps of a block of `n` elements. */
+  void widen(int64_t n) const {
+    for (int64_t k = 0; k < widened_inputs; ++k) {
+      const Numbers from{widened[k].numbers.data, true};
+      float* to = widened[k].floats;
+      for_vectors(n, [=](int64_t i, int64_t m) { store_some(to + i, from.load_some(i, m), m); });
+    }
+  }
+  void narrow(int64_t n) {
+    for (int64_t k = widened_inputs; k < widened_count; ++k) {
+      const Numbers to{widened[k].numbers.data, true};
+      const float* from = widened[k].floats;
+      for_vectors(n, [=](int64_t i, int64_t m) { to.store_some(i, load_some(from + i, m), m); });
+    }
+    for (int64_t k = 0; k < widened_count; ++k) widened[k].numbers = widened[k].numbers.from(n);
   }
 };
 
@@ -132,8 +173,8 @@ struct Prefetch {
     // Data that fits into the second-level cache gains nothing.
     if (program.size * program.first_register() < (int64_t{1} << 17)) return;
     for (int64_t k = 0; k < program.first_register(); ++k) {
-      const float* stream = program.tensor(k) + begin + DISTANCE;
-      bool known = program.is_single(k);
+      const float* stream = program.tensor(k).floats() + begin + DISTANCE;
+      bool known = program.is_single(k) || program.tensor(k).narrow;
       for (int64_t other = 0; other < count; ++other) known = known || streams[other] == stream;
       if (!known) streams[count++] = stream;
     }
@@ -161,6 +202,7 @@ static void run_chunk(const Program& program, int64_t begin, int64_t end, float*
   for (int64_t i = begin; i < end; i += BLOCK) {
     int64_t part = 0, slot = 0;
     const int64_t n = min(BLOCK, end - i);
+    locations.widen(n);
     for (int64_t k = 0; k < program.step_count; ++k) {
       const Step& step = program.steps[k];
       float* result = const_cast<float*>(operands[step.result].data);
@@ -172,13 +214,14 @@ static void run_chunk(const Program& program, int64_t begin, int64_t end, float*
         for (Operand& operand : x) operand.data += piece / LANES * operand.step;
       }
     }
+    locations.narrow(n);
     for (int64_t k = 0; k < program.first_register(); ++k)
-      if (operands[k].step != 0) operands[k].data += n;
+      if (operands[k].step != 0 && !program.tensor(k).narrow) operands[k].data += n;
   }
 }
 
 static int32_t run_all(const Program& program) {
-  const int64_t floats = program.registers * BLOCK + program.locations() * LANES;
+  const int64_t floats = Locations::floats(program);
   parallel(divide_up(program.size, TASK_ELEMENTS), [&](int64_t index, int32_t worker) {
     float* memory = scratch<float>(worker, 0, floats);
     if (memory == nullptr) return;
@@ -194,7 +237,7 @@ static int32_t run_all(const Program& program) {
  * Tensors: inputs, outputs. Numbers: elements, inputs, outputs, registers, steps; each step as operation, result, and the
  * operands a to d in 9 bits each, the operation highest; then the uniforms.
  *
- * An output may be the same memory as an input if no step reads that input after the one that writes the output.
+ * Inputs and outputs may lie in memory as bfloat16. An output may be the same memory as an input if no step reads that input after the one that writes the output.
  */
 LLMX_KERNEL(LlmxElementwise) { return run_all(Program(call)); }
 

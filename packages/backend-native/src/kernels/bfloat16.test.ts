@@ -1,10 +1,11 @@
 // Kernels given bfloat16 in memory, where they say that they take it, and tensors that the backend keeps that way.
-import { tf } from '@llmx/core';
+import { compile, expr, type Expression, tf } from '@llmx/core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { nativeBackend, registerNativeBackend } from '../component.ts';
 import { expectLikeReference, values } from '../testing/compare.ts';
 import { type Argument, argument, describeEngine, narrowed, widened } from '../testing/kernels.ts';
+import { assemble } from './assemble.ts';
 import { attentionKernels } from './attention.ts';
 import { matmulKernels } from './matmul.ts';
 import { normKernels } from './norm.ts';
@@ -12,6 +13,7 @@ import { normKernels } from './norm.ts';
 /** Results that differ in the last bits of float32 may be rounded to neighbours, 2^-7 apart at most. */
 const ROUNDED = { relative: 2 ** -7, absolute: 1e-6 };
 
+const input = (index: number): Expression => ({ op: 'input', args: [], value: index });
 const sizeOf = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
 const numbers = (seed: number, shape: readonly number[]) => values(sizeOf(shape), seed, -1, 1);
 const narrow = (seed: number, ...shape: number[]): Argument => argument(narrowed(numbers(seed, shape)), ...shape);
@@ -117,6 +119,24 @@ describeEngine('bfloat16 in memory', () => {
     });
   });
 
+  test.each([1, 17, 512, 513, 20_000])('a program over %i elements', (size) => {
+    const program = compile([expr.mul(input(0), input(1)), expr.add(input(1), input(2)), expr.exp(input(0))], 3);
+    const { header, uniforms } = assemble(program);
+    expectLikeReference('LlmxElementwise', `${size}`, {
+      tensors: () => [
+        narrow(1, size),
+        wide(2, size),
+        narrow(3, 1),
+        narrowResult(size),
+        argument(new Float32Array(size)),
+        narrowResult(size),
+      ],
+      numbers: [size, ...header, ...uniforms([])],
+      results: [3, 4, 5],
+      tolerance: ROUNDED,
+    });
+  });
+
   test.each([0, 1])('linear + cross-entropy, transposed %i', (transposed) => {
     const [rows, width, vocab] = [20, 33, 90];
     const labels = argument(Int32Array.from({ length: rows }, (_, row) => (row * 7) % vocab));
@@ -197,22 +217,28 @@ describeEngine('tensors that products read', () => {
 
   test('results of norms and attention are such', () => {
     const engine = nativeBackend();
-    const infos = tf.tidy(() => {
-      const rows = tf.tensor4d(values(2 * 8 * 2 * 4, 2), [2, 8, 2, 4]);
-      const attributes = { scale: 0.5 };
-      const attended = attentionKernels['LlmxAttention']!(engine, { query: rows, key: rows, value: rows }, attributes);
-      const norm = { x: tf.reshape(rows, [16, 8]), weight: tf.ones([8]) };
-      const normed = normKernels['LlmxNorm']!(engine, norm, { epsilon: 1e-5, center: true, rounded: true });
-      const plain = normKernels['LlmxNorm']!(engine, norm, { epsilon: 1e-5, center: true });
-      const operands = { a: norm.x, b: tf.ones([8, 8]) };
-      const product = matmulKernels['LlmxFusedMatmul']!(engine, operands, { transposeA: false, transposeB: false });
-      return [attended[0]!, normed[0]!, plain[0]!, product[0]!];
-    });
+    const rows = tf.tensor4d(values(2 * 8 * 2 * 4, 2), [2, 8, 2, 4]);
+    const norm = { x: tf.reshape(rows, [16, 8]), weight: tf.ones([8]) };
+    const operands = { a: norm.x, b: norm.x };
+    const qkv = { query: rows, key: rows, value: rows };
+    const infos = [
+      ...attentionKernels['LlmxAttention']!(engine, qkv, { scale: 0.5 }),
+      ...normKernels['LlmxNorm']!(engine, norm, { epsilon: 1e-5, center: true, rounded: true }),
+      ...normKernels['LlmxNorm']!(engine, norm, { epsilon: 1e-5, center: true }),
+      ...matmulKernels['LlmxFusedMatmul']!(engine, operands, { transposeA: true, transposeB: false }),
+    ];
     const isRounded = ({ dataId }: (typeof infos)[number]): boolean => {
       const read = engine.readSync(dataId) as Float32Array;
       return read.every((value, index) => value === expected(read)[index]);
     };
-    expect(infos.map(isRounded)).toEqual([true, true, false, false]);
+    const [attended, , normed, , , plain, , , product] = infos.map(isRounded);
+    expect({ attended, normed, plain, product }).toEqual({
+      attended: true,
+      normed: true,
+      plain: false,
+      product: false,
+    });
     for (const { dataId } of infos) engine.disposeData(dataId);
+    tf.dispose([rows, norm]);
   });
 });

@@ -6,6 +6,12 @@ import { type Assembled, assemble } from './assemble.ts';
 
 type Overwrite = readonly (number | undefined)[];
 
+interface ProgramOptions {
+  readonly scalars?: readonly number[];
+  readonly overwrite?: Overwrite;
+  readonly rounded?: boolean;
+}
+
 /** Programs as assembled before, by what they may overwrite. */
 const assembled = new WeakMap<Program, Map<string, Assembled>>();
 
@@ -38,28 +44,30 @@ function taken(
 /**
  * Runs a program over float32 tensors of `shape`, or of one element, which then stands for all.
  *
- * @param overwrite for each output, the input whose memory it may take
+ * @param options.overwrite for each output, the input whose memory it may take
+ * @param options.rounded whether results are for products alone: see `allocateRounded`
  */
 export function runProgram(
   engine: Engine,
   program: Program,
   inputs: readonly TensorInfo[],
   shape: readonly number[],
-  { scalars = [], overwrite = [] }: { scalars?: readonly number[]; overwrite?: Overwrite } = {},
+  { scalars = [], overwrite = [], rounded = false }: ProgramOptions = {},
 ): TensorInfo[] {
   const { header, uniforms } = assembledOnce(program, overwrite);
   const outputs = program.outputs.map((_, index) => {
     const place = taken(engine, inputs, overwrite, index);
-    return place === undefined ? engine.allocate(shape) : engine.share(place, shape);
+    if (place !== undefined) return engine.share(place, shape);
+    return rounded ? engine.allocateRounded(shape) : engine.allocate(shape);
   });
-  engine.run('LlmxElementwise', [...inputs, ...outputs], [sizeOf(shape), ...header, ...uniforms(scalars)]);
+  const tensors = [...inputs, ...outputs];
+  const all = tensors.map((_, index) => index);
+  engine.run('LlmxElementwise', tensors, [sizeOf(shape), ...header, ...uniforms(scalars)], all);
   return outputs;
 }
 
-interface ElementwiseAttributes {
+interface ElementwiseAttributes extends ProgramOptions {
   readonly program: Program;
-  readonly scalars: readonly number[];
-  readonly overwrite?: Overwrite;
 }
 
 /** Inputs `0`, `1`, ... of one shape; one result of that shape per output of the program. */

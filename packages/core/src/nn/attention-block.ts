@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { LlmxError } from '../errors/index.ts';
 import { defineBlock } from '../plugin/define.ts';
 import type { Block, ForwardContext, Params, Rng, StateTree, StepContext } from '../plugin/types.ts';
-import { causalAttention, dims, rotary, tf } from '../tensor/index.ts';
+import { causalAttention, dims, rotation, tf } from '../tensor/index.ts';
 import { ACTIVATIONS, feedForward, initFeedForward } from './feed-forward.ts';
 import { applyLinear, initLinear } from './linear.ts';
 import { applyNorm, initNorm, NORMS } from './norm.ts';
@@ -147,8 +147,11 @@ class AttentionBlock implements Block {
   #attend(params: Params, x: tf.Tensor, cache: Cache, { offset, segments, positions }: Place) {
     const { positions: kind, ropeBase, window } = this.#options;
     const normed = applyNorm(params, 'attention.norm', x, this.#options, { rounded: true });
-    const turn = (tensor: tf.Tensor): tf.Tensor =>
-      kind === 'rotary' ? rotary(tensor, { base: ropeBase, offset, positions }) : tensor;
+    const [, time] = dims(x, 3);
+    const turn =
+      kind === 'rotary'
+        ? rotation(time, this.#headSize, { base: ropeBase, offset, positions })
+        : (tensor: tf.Tensor): tf.Tensor => tensor;
     const append = (past: tf.Tensor | undefined, now: tf.Tensor) =>
       past === undefined ? now : tf.concat([past, now], 1);
     const query = turn(this.#split(params, 'query', normed, this.#heads));

@@ -46,6 +46,7 @@ export function feedForward(
 ): tf.Tensor {
   const [up, down] = [affineMap(params, `${path}.up`), affineMap(params, `${path}.down`)];
   if (activation === 'gelu') return geluFeedForward(x, up, down, residual);
-  const hidden = swiglu(applyLinear(params, `${path}.gate`, x), applyLinear(params, `${path}.up`, x));
+  const half = (name: string) => applyLinear(params, `${path}.${name}`, x, { rounded: true });
+  const hidden = swiglu(half('gate'), half('up'));
   return applyLinear(params, `${path}.down`, hidden, { residual });
 }

@@ -79,7 +79,7 @@ describe.each(TEST_BACKENDS)('elementwise programs on %s', (backend) => {
   test('scalars change from run to run without a new program', () => {
     const program = compile([expr.mul(x, scalarExpression(0)), expr.add(scalarExpression(1), 1)], 1, 2);
     for (const factor of [2, -0.5]) {
-      const [scaled, constant] = runProgram(program, [tf.tensor1d([1, 2])], [factor, 3]);
+      const [scaled, constant] = runProgram(program, [tf.tensor1d([1, 2])], { scalars: [factor, 3] });
       expectClose(scaled!, [factor, 2 * factor], 0, 'scaled');
       expectClose(constant!, [4, 4], 0, 'constant');
     }

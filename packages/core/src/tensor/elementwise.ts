@@ -13,6 +13,7 @@ import {
   scalarExpression,
 } from './expression.ts';
 import { at } from './params.ts';
+import type { Rounding } from './rounding.ts';
 import { tf } from './tf.ts';
 
 type Compute = (args: tf.Tensor[]) => tf.Tensor;
@@ -55,20 +56,24 @@ function composite(program: Program, inputs: readonly tf.Tensor[], scalars: read
   });
 }
 
+interface ProgramOptions extends Rounding {
+  readonly scalars?: readonly number[];
+  readonly overwrite?: readonly (number | undefined)[];
+}
+
 /**
  * Runs a program over tensors of one shape, in one pass over memory where the backend has the kernel
  * `LlmxElementwise`. Not recorded for differentiation.
  *
  * @param inputs float32 tensors of one shape
- * @param scalars one number per scalar of the program
- * @param overwrite per output, the input whose memory it may take; the caller must not read that input afterwards
+ * @param options.scalars one number per scalar of the program
+ * @param options.overwrite per output, the input whose memory it may take; the caller must not read that input afterwards
  * @returns one tensor of that shape per output
  */
 export function runProgram(
   program: Program,
   inputs: readonly tf.Tensor[],
-  scalars: readonly number[] = [],
-  overwrite: readonly (number | undefined)[] = [],
+  { scalars = [], overwrite = [], rounded = false }: ProgramOptions = {},
 ): tf.Tensor[] {
   assert(inputs.length === program.inputs, `The program takes ${program.inputs} tensors, got ${inputs.length}.`);
   assert(scalars.length === program.scalars, `The program takes ${program.scalars} scalars, got ${scalars.length}.`);
@@ -79,7 +84,7 @@ export function runProgram(
   );
   const named = Object.fromEntries(inputs.map((input, index) => [`${index}`, input]));
   return (
-    runKernel('LlmxElementwise', named, { program, scalars, overwrite }) ??
+    runKernel('LlmxElementwise', named, { program, scalars, overwrite, rounded }) ??
     tf.tidy(() => composite(program, inputs, scalars))
   );
 }
@@ -127,7 +132,7 @@ export function elementwise<I extends string, S extends string = never>(
       assert(value !== undefined, `The scalar "${name}" is missing.`);
       return value;
     });
-    const outputs = runProgram(program, given, values, takenFrom);
+    const outputs = runProgram(program, given, { scalars: values, overwrite: takenFrom });
     return Object.fromEntries(names.map((name, index) => [name, outputs[index]!]));
   };
 }
@@ -137,24 +142,28 @@ export function elementwise<I extends string, S extends string = never>(
  * `expr`. It is traced once; derivatives are taken symbolically and computed with the value, so that the backward pass
  * is one multiplication per input.
  *
+ * @param rounding how the result, what is kept for the backward pass, and gradients are kept
  * @returns a differentiable function of float32 tensors of one shape
  */
-export function fuse(f: (...inputs: Expression[]) => Expression): (...inputs: tf.Tensor[]) => tf.Tensor {
+export function fuse(
+  f: (...inputs: Expression[]) => Expression,
+  rounding: Rounding = {},
+): (...inputs: tf.Tensor[]) => tf.Tensor {
   const arity = f.length;
   const y = f(...Array.from({ length: arity }, (_, index) => inputExpression(index)));
   const value = compile([y], arity);
   const valueAndDerivatives = compile([y, ...derivatives(y, arity)], arity);
   const scale = compile([expr.mul(inputExpression(0), inputExpression(1))], 2);
   return (...inputs) => {
-    if (!isRecording()) return runProgram(value, inputs)[0]!;
+    if (!isRecording()) return runProgram(value, inputs, rounding)[0]!;
     return customOp(
       inputs,
       (save) => {
-        const [result, ...partials] = runProgram(valueAndDerivatives, inputs);
+        const [result, ...partials] = runProgram(valueAndDerivatives, inputs, rounding);
         save(partials);
         return result!;
       },
-      (dy, partials) => partials.map((partial) => runProgram(scale, [dy, partial])[0]!),
+      (dy, partials) => partials.map((partial) => runProgram(scale, [dy, partial], rounding)[0]!),
     );
   };
 }

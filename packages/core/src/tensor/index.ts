@@ -21,8 +21,9 @@ export { type CrossEntropyOptions, linearCrossEntropy } from './ops/cross-entrop
 export { embedding } from './ops/embedding.ts';
 export { type AffineMap, geluFeedForward } from './ops/feed-forward.ts';
 export { linear, type LinearOptions } from './ops/linear.ts';
-export { matmul, type MatmulOptions, type Rounding } from './ops/matmul.ts';
+export { matmul, type MatmulOptions } from './ops/matmul.ts';
 export { layerNorm, rmsNorm } from './ops/norm.ts';
-export { rotary, type RotaryOptions } from './ops/rotary.ts';
+export { rotary, type RotaryOptions, rotation } from './ops/rotary.ts';
+export type { Rounding } from './rounding.ts';
 export { isDifferentiated, isRecording, unrecorded } from './tape.ts';
 export { tf } from './tf.ts';

@@ -23,5 +23,5 @@ export const geluWithDerivative = (x: tf.Tensor): [tf.Tensor, tf.Tensor] =>
 /** Sigmoid linear unit: x sigmoid(x). */
 export const silu = fuse((x) => mul(x, sigmoid(x)));
 
-/** Gated linear unit with SiLU: silu(gate) * x (Shazeer, arXiv 2002.05202). */
-export const swiglu = fuse((gate, x) => mul(mul(gate, sigmoid(gate)), x));
+/** Gated linear unit with SiLU: silu(gate) * x (Shazeer, arXiv 2002.05202). Its result, and gradients, are for products. */
+export const swiglu = fuse((gate, x) => mul(mul(gate, sigmoid(gate)), x), { rounded: true });

@@ -1,8 +1,9 @@
 import { customOp } from '../custom-op.ts';
 import { dims } from '../dims.ts';
+import type { Rounding } from '../rounding.ts';
 import { tf } from '../tf.ts';
 import { columnSums } from './column-sums.ts';
-import { multiply, multiplyFused, type Rounding } from './matmul.ts';
+import { multiply, multiplyFused } from './matmul.ts';
 
 export interface LinearOptions extends Rounding {
   /** Added to the result, of its shape: the stream that a residual branch ends in. */

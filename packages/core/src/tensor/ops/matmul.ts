@@ -1,20 +1,12 @@
 import { assert } from '../../errors/index.ts';
 import { customOp, runKernel } from '../custom-op.ts';
+import type { Rounding } from '../rounding.ts';
 import { tf } from '../tf.ts';
 import { geluValue, geluWithDerivative } from './activation.ts';
 
 export interface MatmulOptions {
   readonly transposeA?: boolean;
   readonly transposeB?: boolean;
-}
-
-/** How a result is kept. */
-export interface Rounding {
-  /**
-   * Whether the result may be kept in the precision of products, since products are what reads it: with `precision: bf16` in
-   * bfloat16, half the memory. Without it results are float32.
-   */
-  readonly rounded?: boolean | undefined;
 }
 
 /** What is done to a product on its way to memory, in this order. */

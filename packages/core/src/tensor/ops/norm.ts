@@ -1,7 +1,7 @@
 import { customOp, runKernel } from '../custom-op.ts';
+import type { Rounding } from '../rounding.ts';
 import { tf } from '../tf.ts';
 import { columnSums } from './column-sums.ts';
-import type { Rounding } from './matmul.ts';
 
 interface NormOptions extends Rounding {
   /** Added to the variance (or mean square). */

@@ -29,23 +29,30 @@ function rotate(x: tf.Tensor, cos: tf.Tensor, sin: tf.Tensor): tf.Tensor {
 }
 
 /**
+ * The rotation of float32 [batch, time, heads, size] by `rotary`, as a function, whose angles are computed once for all tensors
+ * that it is called with.
+ */
+export function rotation(time: number, size: number, options: RotaryOptions): (x: tf.Tensor) => tf.Tensor {
+  const [cos, sin] = angles(time, size, options);
+  const apply = (x: tf.Tensor, ofCos: tf.Tensor, ofSin: tf.Tensor): tf.Tensor =>
+    runKernel('LlmxRotary', { x, cos: ofCos, sin: ofSin })?.[0] ?? rotate(x, ofCos, ofSin);
+  return (x) =>
+    customOp(
+      [x],
+      (save) => {
+        save([cos, sin]);
+        return apply(x, cos, sin);
+      },
+      (dy, [savedCos, savedSin]) => [apply(dy, savedCos!, tf.neg(savedSin!))],
+    );
+}
+
+/**
  * Rotary position embedding (Su et al., arXiv 2104.09864) with pairs (i, i + size / 2), the layout of Llama weights.
  *
  * @param x float32 [batch, time, heads, size], size even
  */
 export function rotary(x: tf.Tensor, options: RotaryOptions): tf.Tensor {
   const [, time, , size] = dims(x, 4);
-  const apply = (tensor: tf.Tensor, direction: 1 | -1): tf.Tensor => {
-    const [cos, sin] = angles(time, size, options);
-    const turned = direction === 1 ? sin : tf.neg(sin);
-    return runKernel('LlmxRotary', { x: tensor, cos, sin: turned })?.[0] ?? rotate(tensor, cos, turned);
-  };
-  return customOp(
-    [x],
-    (save) => {
-      save([]);
-      return apply(x, 1);
-    },
-    (dy) => [apply(dy, -1)],
-  );
+  return rotation(time, size, options)(x);
 }
