@@ -44,11 +44,16 @@ fs.rmSync(folder, { recursive: true, force: true });
 fs.mkdirSync(folder);
 console.log(bold('$ cd .demo'));
 await llmx(['data', 'prepare', texts, '--out', 'data/sotu', '--tokenizer', 'bytes']);
-const { auto } = JSON.parse(await llmx(['doctor', '--json'], { captured: true }));
+const { auto, backends } = JSON.parse(await llmx(['doctor', '--json'], { captured: true }));
 const config = auto === 'native' ? 'llmx.config.yaml' : 'small.yaml';
 if (auto !== 'native')
   console.log('\nWithout the C++ engine (see above, or `llmx doctor`) the demo trains a smaller model.');
-await llmx(['train', `../examples/demo/${config}`, '--name', 'sotu']);
+const facts = backends.find(({ name }) => name === auto).facts ?? [];
+const isFast = facts.some(({ name, value }) => name === 'bfloat16' && value.startsWith('fast'));
+if (isFast)
+  console.log('\nThis processor multiplies in bfloat16: the demo trains with precision: bf16, which is faster.');
+const precision = isFast ? ['--set', 'precision=bf16'] : [];
+await llmx(['train', `../examples/demo/${config}`, '--name', 'sotu', ...precision]);
 const evaluation = JSON.parse(await llmx(['eval', 'runs/sotu', '--max-tokens', '65536', '--json'], { captured: true }));
 const { perplexity, bitsPerByte } = evaluation;
 console.log(`held-out loss: ${(bitsPerByte * Math.LN2).toFixed(4)} nats per byte

@@ -62,14 +62,17 @@ export function nativeBackend(): NativeBackend {
   return active;
 }
 
-const describe = ({ library }: NativeBackend): string => {
+const multipliesBfloat16 = ({ instructionSet }: Library): boolean =>
+  INSTRUCTION_SETS.indexOf(instructionSet) >= INSTRUCTION_SETS.indexOf('avx512-bf16');
+
+const describe = ({ library, roundsProducts }: NativeBackend): string => {
   const threads = library.threads === 1 ? 'one thread' : `${library.threads} threads`;
-  return `C++ kernels, ${library.instructionSet}, ${threads}`;
+  return `C++ kernels, ${library.instructionSet}, ${threads}${roundsProducts ? ', products in bfloat16' : ''}`;
 };
 
 /**
  * Loads the engine and registers it with TensorFlow.js as `native`; gives one line about it. With `bf16` products of matrices
- * round their operands to bfloat16; sums, and all else, are float32.
+ * round their operands to bfloat16, and what only products read lies in memory so; sums, and all else, are float32.
  *
  * @throws LlmxError `LLMX_BACKEND_UNAVAILABLE`, `LLMX_CONFIG_INVALID`
  */
@@ -100,6 +103,12 @@ export const nativeComponent = defineBackend({
         {
           name: 'instruction set',
           value: `${library.instructionSet}${limited}; the machine has ${library.bestInstructionSet}`,
+        },
+        {
+          name: 'bfloat16',
+          value: multipliesBfloat16(library)
+            ? 'fast: the processor multiplies it'
+            : 'rounded, then multiplied as float32: precision bf16 saves memory, no time',
         },
         { name: 'threads', value: `${library.threads}` },
         { name: 'measured peak', value: `${gflops.toFixed(0)} GFLOP/s, ${gigabytesPerSecond.toFixed(0)} GB/s` },
