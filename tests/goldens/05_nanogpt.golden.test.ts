@@ -1,9 +1,7 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 
-import { registerNativeBackend } from '@llmx/backend-native';
 import { z } from '../../packages/core/src/index.ts';
 
-import { describeEngine } from '../../packages/backend-native/src/testing/kernels.ts';
 import { builtin } from '../../packages/core/src/builtin.ts';
 import { HookDriver } from '../../packages/core/src/plugin/hook-driver.ts';
 import { Registry } from '../../packages/core/src/plugin/registry.ts';
@@ -12,6 +10,7 @@ import { differentiateParams, tf } from '../../packages/core/src/tensor/index.ts
 import { TEST_BACKENDS, useBackend } from '../../packages/core/src/testing/backends.ts';
 import { EVALUATION, upload } from '../../packages/core/src/train/forward-context.ts';
 import { trainStep, type TrainState } from '../../packages/core/src/train/step.ts';
+import { BFLOAT16_ERROR, describeBfloat16, LEAST_ERROR, relativeError } from './bfloat16.ts';
 import { GoldenFile } from './golden-file.ts';
 import { nanogptNames } from './nanogpt-names.ts';
 
@@ -140,27 +139,7 @@ if (golden === undefined) {
   });
 }
 
-// Rounding a factor to bfloat16 changes it by at most 1/256 of itself. Errors of the terms of a sum are independent, so that
-// logits and gradients, seen as a whole, come out within a few of these.
-const BFLOAT16_ERROR = 4 / 256;
-
-/** |x - y| / |y|, over all elements. */
-function relativeError(x: ArrayLike<number>, y: ArrayLike<number>): number {
-  let [difference, norm] = [0, 0];
-  for (let index = 0; index < y.length; index++) {
-    difference += (x[index]! - y[index]!) ** 2;
-    norm += y[index]! ** 2;
-  }
-  return Math.sqrt(difference / norm);
-}
-
-describeEngine(`${GROUP} in bfloat16 on native`, () => {
-  beforeAll(async () => {
-    await registerNativeBackend({ precision: 'bf16' });
-    await tf.setBackend('native');
-  });
-  afterAll(() => registerNativeBackend());
-
+describeBfloat16(GROUP, () => {
   test.runIf(golden !== undefined).for(Object.entries(golden?.cases ?? {}))(
     `${GROUP} %s: logits, loss and gradients within the error of rounding factors`,
     ([name, given]) => {
@@ -173,7 +152,7 @@ describeEngine(`${GROUP} in bfloat16 on native`, () => {
       const logits = parts.model.logits(params, parts.model.hidden(params, upload(host), EVALUATION));
       const error = (found: tf.Tensor, reference: string) =>
         relativeError(found.dataSync(), file.values(`${name}.${reference}`).data);
-      expect(error(logits, 'out.logits')).toBeGreaterThan(0.1 / 256);
+      expect(error(logits, 'out.logits')).toBeGreaterThan(LEAST_ERROR);
       expect(error(logits, 'out.logits')).toBeLessThan(BFLOAT16_ERROR);
       const { value, grads } = differentiateParams(() => ({ result: loss(parts, params, host) }), params);
       expect(error(value.result, 'out.loss')).toBeLessThan(BFLOAT16_ERROR);

@@ -30,6 +30,8 @@ export class NativeBackend extends MathBackendCPU implements Engine {
   readonly library: Library;
   readonly memoryPool: Memory;
   roundsProducts = false;
+  /** Tensors that lie in memory as bfloat16. */
+  #narrowTensors = 0;
   /** Blocks released by kernels of tfjs-backend-cpu that are still running; see `borrowed`. */
   #heldBack: Block[] | undefined;
 
@@ -66,7 +68,9 @@ export class NativeBackend extends MathBackendCPU implements Engine {
   override disposeData(dataId: DataId, force = false): boolean {
     const place = this.#place(dataId);
     const isGone = super.disposeData(dataId, force);
-    if (isGone && place !== undefined) this.#release(place.block);
+    if (!isGone || place === undefined) return isGone;
+    if (place.isNarrow) this.#narrowTensors--;
+    this.#release(place.block);
     return isGone;
   }
 
@@ -84,6 +88,7 @@ export class NativeBackend extends MathBackendCPU implements Engine {
     const block = this.memoryPool.allocate(length * 2);
     const dataId = super.write(UNREAD, [...shape], 'float32');
     const data = Object.assign(this.data.get(dataId), { place: { block, length, isNarrow: true } satisfies Place });
+    this.#narrowTensors++;
     // Whatever reads the values, a kernel of tfjs-backend-cpu or the user, sees float32.
     Object.defineProperty(data, 'values', { configurable: true, enumerable: true, get: () => this.#widen(dataId) });
     return { dataId, shape: [...shape], dtype: 'float32' };
@@ -104,6 +109,7 @@ export class NativeBackend extends MathBackendCPU implements Engine {
     );
     const data = Object.assign(this.data.get(dataId), { place: { block, length, isNarrow: false } satisfies Place });
     Object.defineProperty(data, 'values', { configurable: true, enumerable: true, writable: true, value: view });
+    this.#narrowTensors--;
     this.#release(narrow);
     return view as Float32Array;
   }
@@ -115,7 +121,7 @@ export class NativeBackend extends MathBackendCPU implements Engine {
     bfloat16: readonly number[] = [],
   ): void {
     // All of them before any address is taken: one memory may be given twice.
-    if (this.roundsProducts)
+    if (this.#narrowTensors > 0)
       tensors.forEach((info, index) => {
         if (info !== undefined && !bfloat16.includes(index) && this.#place(info.dataId)?.isNarrow === true)
           this.#widen(info.dataId);

@@ -207,6 +207,14 @@ describeEngine('tensors that products read', () => {
     });
   });
 
+  test('outlive a change of precision', async () => {
+    const y = kept(x);
+    await registerNativeBackend();
+    expect([...tf.tidy(() => tf.mul(y, 2)).dataSync()]).toEqual(expected(x).map((value) => 2 * value));
+    await registerNativeBackend({ precision: 'bf16' });
+    y.dispose();
+  });
+
   test('one as both operands, in bfloat16 and not', () => {
     tf.tidy(() => {
       const y = kept(Float32Array.of(1, 2, 3));
