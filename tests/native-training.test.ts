@@ -10,7 +10,7 @@ import { HookDriver } from '../packages/core/src/plugin/hook-driver.ts';
 import { Registry } from '../packages/core/src/plugin/registry.ts';
 import type { HostBatch } from '../packages/core/src/plugin/types.ts';
 import { keyedRng, stateTensors, tf } from '../packages/core/src/tensor/index.ts';
-import { describeEngine } from '../packages/backend-native/src/testing/kernels.ts';
+import { available, describeEngine } from '../packages/backend-native/src/testing/kernels.ts';
 import { trainStep, type TrainState } from '../packages/core/src/train/step.ts';
 
 const [BATCH, TIME, VOCAB] = [3, 37, 101];
@@ -60,12 +60,15 @@ function training(options: object, optimizer: string) {
   let state: TrainState = { params, frozen: {}, optimizer: rule.init(params) };
   let done = 0;
   return {
-    step(): void {
+    /** Gives the loss in nats. */
+    step(): number {
       done += 1;
       const input = { info: { step: done, tokensSeen: 0 }, lr: 0.01, micros: [batch(2 * done), batch(2 * done + 1)] };
       const next = trainStep(recipe, state, input);
+      const [loss] = next.scalars['loss']!.dataSync();
       tf.dispose(next.scalars);
       ({ state } = next);
+      return loss!;
     },
     tensors: () => [...Object.values(state.params), ...stateTensors(state.optimizer)],
   };
@@ -94,6 +97,25 @@ describeEngine('training on the C++ engine', () => {
       return hash.digest('hex');
     });
     expect(new Set(outcomes).size).toBe(1);
+    await registerNativeBackend();
+  });
+
+  test('trains in bfloat16 on every instruction set, near float32 but not as it', async () => {
+    const losses = (): number[] => {
+      const run = training(SHAPES['Llama with a window'], 'adamw');
+      const seen = Array.from({ length: 8 }, () => run.step());
+      tf.dispose(run.tensors());
+      return seen;
+    };
+    const exact = losses();
+    await registerNativeBackend({ precision: 'bf16' });
+    const { library } = nativeBackend();
+    for (const instructionSet of available) {
+      library.setInstructionSet(instructionSet);
+      const rounded = losses();
+      expect(rounded, instructionSet).not.toEqual(exact);
+      rounded.forEach((loss, step) => expect(Math.abs(loss / exact[step]! - 1), instructionSet).toBeLessThan(0.01));
+    }
     await registerNativeBackend();
   });
 
