@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 
+import { foreignReason } from '../data/files.ts';
 import { LlmxError } from '../errors/index.ts';
 
 /** Name of the folder of checkpoints in a run's directory. */
@@ -37,20 +38,45 @@ export function stepOf(name: string): number | undefined {
   return digits === undefined ? undefined : Number(digits);
 }
 
-/** Steps that have a checkpoint in `directory`, ascending; none where the folder does not exist. */
+/**
+ * Fails where something in a run's directory is not its own, but a link to what may belong to anybody.
+ *
+ * @throws LlmxError `LLMX_RUN_DAMAGED`
+ */
+export function refuseForeign(target: string, kind: 'file' | 'folder'): void {
+  const reason = foreignReason(target, kind);
+  if (reason === undefined) return;
+  throw new LlmxError('LLMX_RUN_DAMAGED', `"${target}" is not part of its run: ${reason}.`, {
+    hint: `Put the ${kind} itself there. To have a run elsewhere, make its whole directory the link.`,
+  });
+}
+
+/**
+ * Steps that have a checkpoint in `directory`, ascending; none where the folder does not exist.
+ *
+ * @throws LlmxError `LLMX_RUN_DAMAGED` where the folder or a checkpoint is a link
+ */
 export function listSteps(directory: string): number[] {
+  refuseForeign(directory, 'folder');
   if (!fs.existsSync(directory)) return [];
-  return fs
-    .readdirSync(directory)
-    .flatMap((name) => stepOf(name) ?? [])
-    .toSorted((a, b) => a - b);
+  const names = fs.readdirSync(directory).filter((name) => stepOf(name) !== undefined);
+  for (const name of names) refuseForeign(path.join(directory, name), 'folder');
+  return names.map((name) => stepOf(name)!).toSorted((a, b) => a - b);
+}
+
+/**
+ * What `latest` or `best` says; `undefined` where there is none.
+ *
+ * @throws LlmxError `LLMX_RUN_DAMAGED` where it is a link
+ */
+export function readPointer(directory: string, pointer: string): string | undefined {
+  const file = path.join(directory, pointer);
+  refuseForeign(file, 'file');
+  return fs.existsSync(file) ? fs.readFileSync(file, 'utf8').trim() : undefined;
 }
 
 /** The step that `best` names, if the file exists and names a checkpoint. */
-export function bestStep(directory: string): number | undefined {
-  const file = path.join(directory, BEST);
-  return fs.existsSync(file) ? stepOf(fs.readFileSync(file, 'utf8').trim()) : undefined;
-}
+export const bestStep = (directory: string): number | undefined => stepOf(readPointer(directory, BEST) ?? '');
 
 /** Which checkpoint of a run: the newest, the one with the lowest evaluation loss, or that of a step. */
 export type Which = 'latest' | 'best' | number;

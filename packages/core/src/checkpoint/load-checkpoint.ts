@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 
+import { foreignReason } from '../data/files.ts';
 import { ioError, LlmxError } from '../errors/index.ts';
 import { digestFile, type FileDigest } from './durable-file.ts';
 import { CHECKPOINTS, listSteps, STATE_FILE, stepName, stepOf, TENSOR_FILES, type TensorGroup } from './layout.ts';
@@ -16,6 +17,8 @@ export interface Checkpoint extends Readonly<Record<TensorGroup, HostTensors>> {
 
 function checkFile(file: string, expected: FileDigest | undefined): void {
   if (expected === undefined) throw damaged(file, `${STATE_FILE} does not list it`);
+  const foreign = foreignReason(file);
+  if (foreign !== undefined) throw damaged(file, foreign);
   const bytes = fs.statSync(file, { throwIfNoEntry: false })?.size;
   if (bytes === undefined) throw damaged(file, 'it is missing');
   if (bytes !== expected.bytes) throw damaged(file, `it has ${bytes} bytes instead of ${expected.bytes}`);

@@ -2,6 +2,7 @@ import fs from 'node:fs';
 
 import { z } from 'zod';
 
+import { foreignReason } from '../data/files.ts';
 import { encodeState } from './encode-state.ts';
 import { damaged, unreadable } from './safetensors-header.ts';
 
@@ -32,6 +33,8 @@ export type CheckpointState = z.infer<typeof stateSchema>;
 export type CheckpointFacts = Omit<CheckpointState, 'format' | 'version' | 'files'>;
 
 function readJson(file: string): { bytes: Buffer; state: object } {
+  const foreign = foreignReason(file);
+  if (foreign !== undefined) throw damaged(file, foreign);
   let bytes: Buffer;
   try {
     bytes = fs.readFileSync(file);

@@ -9,6 +9,7 @@ import {
   bestStep,
   LATEST,
   listSteps,
+  readPointer,
   REPLACED,
   STATE_FILE,
   stepName,
@@ -17,7 +18,7 @@ import {
 } from './layout.ts';
 import { verifyCheckpoint } from './load-checkpoint.ts';
 import { type HostTensors, writeSafetensors } from './safetensors.ts';
-import type { CheckpointFacts } from './state-file.ts';
+import { type CheckpointFacts, readState } from './state-file.ts';
 
 /** Which checkpoints stay; the best one always does. */
 export interface Retention {
@@ -44,16 +45,14 @@ export interface CheckpointJob {
 /** Whether a checkpoint says that it is the best; `false` if its state cannot be read, which loading will tell. */
 function saysBest(folder: string): boolean {
   try {
-    return (JSON.parse(fs.readFileSync(path.join(folder, STATE_FILE), 'utf8')) as { best?: unknown }).best === true;
+    return readState(path.join(folder, STATE_FILE)).best;
   } catch {
     return false;
   }
 }
 
 function point(directory: string, pointer: string, name: string): void {
-  const file = path.join(directory, pointer);
-  const text = `${name}\n`;
-  if (!fs.existsSync(file) || fs.readFileSync(file, 'utf8') !== text) replaceFile(file, text);
+  if (readPointer(directory, pointer) !== name) replaceFile(path.join(directory, pointer), `${name}\n`);
 }
 
 /** Makes `latest`, and `best` where that applies, name the newest checkpoint. */
@@ -67,6 +66,7 @@ function pointToNewest(directory: string): void {
 
 /** Brings a folder of checkpoints into order after an interruption; only the run's owner may call this. */
 export function recover(directory: string): void {
+  listSteps(directory); // first of all, whether it is a folder of a run's own
   removePartial(directory);
   for (const name of fs.readdirSync(directory)) {
     if (!name.startsWith(REPLACED)) continue;

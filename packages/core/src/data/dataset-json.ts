@@ -6,7 +6,7 @@ import { z } from 'zod';
 
 import { LlmxError } from '../errors/index.ts';
 import type { DatasetInfo } from '../plugin/types.ts';
-import { onFile } from './files.ts';
+import { foreignReason, onFile } from './files.ts';
 
 export const DATASET_FILE = 'dataset.json';
 export const FORMAT = 'llmx-tokens';
@@ -81,6 +81,8 @@ export function readDatasetJson(directory: string): DatasetJson {
         hint: `Prepare one with: llmx data prepare <files> --out ${directory}`,
       },
     );
+  const foreign = foreignReason(path);
+  if (foreign !== undefined) throw damaged(path, foreign);
   const text = onFile(path, 'read', () => fs.readFileSync(path, 'utf8'));
   const dataset = parseDatasetJson(text, path);
   const problem = contradiction(dataset);

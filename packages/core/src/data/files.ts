@@ -42,6 +42,18 @@ export function onFile<T>(path: string, doing: string, operation: () => T): T {
   }
 }
 
+/**
+ * Why what lies at `path` is no file or folder of its own, if so; `undefined` where nothing lies there. Datasets, runs and
+ * checkpoints come from elsewhere: a link in one may lead anywhere, and reading a pipe or a device may never end.
+ *
+ * @returns a clause, e.g. `it is a link`
+ */
+export function foreignReason(path: string, kind: 'file' | 'folder' = 'file'): string | undefined {
+  const found = onFile(path, 'read', () => fs.lstatSync(path, { throwIfNoEntry: false }));
+  if (found === undefined || (kind === 'file' ? found.isFile() : found.isDirectory())) return undefined;
+  return found.isSymbolicLink() ? `it is a link, which may lead anywhere, and no ${kind}` : `it is no ${kind}`;
+}
+
 const isFolder = (path: string): boolean => fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 
 /**

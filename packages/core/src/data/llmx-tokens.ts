@@ -18,7 +18,7 @@ import {
   type SplitJson,
   TOKENIZER_HASH_KEY,
 } from './dataset-json.ts';
-import { nextTurn, onFile } from './files.ts';
+import { foreignReason, nextTurn, onFile } from './files.ts';
 import { ShardedTokens, ShardFiles } from './token-reader.ts';
 
 const READ_BYTES = 1_048_576;
@@ -97,6 +97,8 @@ const indexShards = (files: ShardFiles, { shards }: SplitJson, dataset: DatasetJ
 
 function checkSize(directory: string, { file, size }: ShardJson): void {
   const path = join(directory, file);
+  const foreign = foreignReason(path);
+  if (foreign !== undefined) throw damaged(path, foreign);
   const found = onFile(path, 'read', () => fs.statSync(path, { throwIfNoEntry: false }));
   if (found === undefined) throw missingShard(path);
   if (found.size !== size) throw damaged(path, `it has ${found.size} bytes, dataset.json says ${size}`);

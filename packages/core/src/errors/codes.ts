@@ -15,7 +15,7 @@ export const ERROR_CODES = {
   LLMX_BACKEND_UNAVAILABLE: { kind: 'user', when: 'The backend that was asked for cannot be loaded on this machine.' },
   LLMX_CHECKPOINT_DAMAGED: {
     kind: 'user',
-    when: 'A checkpoint file is missing, truncated, or does not match its hash.',
+    when: 'A checkpoint file is missing, truncated, a link, or does not match its hash.',
   },
   LLMX_CHECKPOINT_MISSING: { kind: 'user', when: 'A run or folder holds no checkpoint where one is needed.' },
   LLMX_COMPONENT_DUPLICATE: { kind: 'user', when: 'Two plugins register a component of one kind under the same name.' },
@@ -27,7 +27,7 @@ export const ERROR_CODES = {
   LLMX_CORE_DUPLICATE: { kind: 'user', when: 'A plugin would load a second copy of @llmx/core or TensorFlow.js.' },
   LLMX_DATASET_DAMAGED: {
     kind: 'user',
-    when: 'A shard is missing, truncated, or does not hold what dataset.json says.',
+    when: 'A shard is missing, truncated, a link, or does not hold what dataset.json says.',
   },
   LLMX_DATASET_MISSING: { kind: 'user', when: 'There is no prepared dataset, or no such split, at a path.' },
   LLMX_DATASET_TOO_SMALL: { kind: 'user', when: 'A split holds fewer tokens than one window.' },
@@ -79,7 +79,7 @@ export const ERROR_CODES = {
     kind: 'user',
     when: 'A run is resumed with other settings, data or plugins than it was started with.',
   },
-  LLMX_RUN_DAMAGED: { kind: 'user', when: "A file in a run's directory is not what llmx writes there." },
+  LLMX_RUN_DAMAGED: { kind: 'user', when: "A file in a run's directory is a link, or not what llmx writes there." },
   LLMX_RUN_EXISTS: { kind: 'user', when: 'The run directory exists already and --resume was not given.' },
   LLMX_RUN_LOCKED: { kind: 'user', when: 'Another live process trains in the run directory.' },
   LLMX_RUN_MISSING: { kind: 'user', when: 'There is no run at a path.' },

@@ -7,7 +7,7 @@ import { makeFolders } from '../data/index.ts';
 import { ioError, LlmxError, suggestion } from '../errors/index.ts';
 import type { Host } from '../plugin/host.ts';
 import { acquireLock, type RunLock } from './lock.ts';
-import { isRun, type Manifest, readManifest, writeManifest } from './manifest.ts';
+import { isRun, type Manifest, manifestPath, readManifest, writeManifest } from './manifest.ts';
 
 /** Folder of all runs, below the current folder. */
 const RUNS = 'runs';
@@ -17,12 +17,15 @@ const MAX_NAME_BYTES = 200;
 export class RunDirectory {
   readonly path: string;
   readonly #lock: RunLock;
+  readonly #isNew: boolean;
   #manifest: Manifest;
 
-  constructor(directory: string, manifest: Manifest, lock: RunLock) {
+  /** `isNew`: nothing was there before the run. */
+  constructor(directory: string, manifest: Manifest, { lock, isNew }: { lock: RunLock; isNew: boolean }) {
     this.path = directory;
     this.#manifest = manifest;
     this.#lock = lock;
+    this.#isNew = isNew;
   }
 
   get manifest(): Manifest {
@@ -47,6 +50,12 @@ export class RunDirectory {
   update(manifest: Manifest): void {
     writeManifest(this.path, manifest);
     this.#manifest = manifest;
+  }
+
+  /** Removes the run; what was in its directory before stays. */
+  discard(): void {
+    const own = this.#isNew ? [this.path] : [manifestPath(this.path), this.metrics, this.checkpoints];
+    for (const target of own) fs.rmSync(target, { recursive: true, force: true });
   }
 
   /** Gives the directory back. */
@@ -127,7 +136,7 @@ export function createRun(directory: string, manifest: Manifest, host: Host['pro
       removePartial(directory);
       writeManifest(directory, manifest);
       syncDirectory(path.dirname(directory));
-      return new RunDirectory(directory, manifest, lock);
+      return new RunDirectory(directory, manifest, { lock, isNew: created !== undefined });
     });
   } catch (error) {
     removeEmpty(directory, created);
@@ -144,7 +153,7 @@ export function openRun(directory: string, host: Host['process']): RunDirectory 
   readManifest(directory); // before a lock is put where no run is
   return locked(directory, host, (lock) => {
     removePartial(directory);
-    return new RunDirectory(directory, readManifest(directory), lock);
+    return new RunDirectory(directory, readManifest(directory), { lock, isNew: false });
   });
 }
 

@@ -10,6 +10,7 @@ import path from 'node:path';
 import { z } from 'zod';
 
 import { writeSynced } from '../checkpoint/durable-file.ts';
+import { foreignReason } from '../data/files.ts';
 import { ioError, LlmxError } from '../errors/index.ts';
 import type { Host } from '../plugin/host.ts';
 
@@ -23,8 +24,8 @@ const ownerSchema = z.object({
   /** Id of the process's start; see `Host`. */
   started: z.string(),
   hostname: z.string(),
-  /** Tells this lock from every other. */
-  token: z.string(),
+  /** Tells this lock from every other; part of a file's name, so it must not lead elsewhere. */
+  token: z.string().regex(/^[\w-]+$/),
 });
 type Owner = z.infer<typeof ownerSchema>;
 /** Held by a process that cannot be known, since the file is not readable as a lock. */
@@ -34,6 +35,7 @@ const errorCode = (error: unknown): string => String((error as NodeJS.ErrnoExcep
 
 /** Who holds the lock `file`; `undefined` if nobody does. */
 function readOwner(file: string): Owner | typeof UNKNOWN | undefined {
+  if (foreignReason(file) !== undefined) return UNKNOWN;
   try {
     return ownerSchema.parse(JSON.parse(fs.readFileSync(file, 'utf8')));
   } catch (error) {
@@ -113,7 +115,7 @@ class Contender {
   clear(file: string): void {
     const [directory, beside] = [path.dirname(file), `${path.basename(file)}-`];
     for (const name of fs.readdirSync(directory))
-      if (name.startsWith(beside)) fs.rmSync(path.join(directory, name), { force: true });
+      if (name.startsWith(beside)) fs.rmSync(path.join(directory, name), { recursive: true, force: true });
   }
 
   /** A complete lock of this process under a name that is not contended for. */

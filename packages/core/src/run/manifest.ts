@@ -5,6 +5,7 @@ import path from 'node:path';
 import { z } from 'zod';
 
 import { replaceFile } from '../checkpoint/durable-file.ts';
+import { refuseForeign } from '../checkpoint/layout.ts';
 import { LlmxError } from '../errors/index.ts';
 
 const MANIFEST_FILE = 'run.json';
@@ -71,22 +72,26 @@ export const createManifest = (facts: RunFacts): Manifest => ({
   machine: describeMachine(),
 });
 
+/** A run's run.json. */
+export const manifestPath = (directory: string): string => path.join(directory, MANIFEST_FILE);
+
 /**
  * Writes run.json, whole or not at all.
  *
  * @throws LlmxError `LLMX_DISK_FULL`, `LLMX_IO_FAILED`
  */
 export const writeManifest = (directory: string, manifest: Manifest): void =>
-  replaceFile(path.join(directory, MANIFEST_FILE), `${JSON.stringify(manifest, null, 2)}\n`);
+  replaceFile(manifestPath(directory), `${JSON.stringify(manifest, null, 2)}\n`);
 
 /** Whether a directory is a run's. */
-export const isRun = (directory: string): boolean => fs.existsSync(path.join(directory, MANIFEST_FILE));
+export const isRun = (directory: string): boolean => fs.existsSync(manifestPath(directory));
 
 /**
  * @throws LlmxError `LLMX_RUN_MISSING`, or `LLMX_RUN_DAMAGED` if run.json is not what llmx writes
  */
 export function readManifest(directory: string): Manifest {
-  const file = path.join(directory, MANIFEST_FILE);
+  const file = manifestPath(directory);
+  refuseForeign(file, 'file');
   if (!isRun(directory)) {
     const hint = 'Name the directory of a run, e.g. runs/<name>.';
     throw new LlmxError('LLMX_RUN_MISSING', `There is no run in "${directory}".`, { hint });

@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import { z } from 'zod';
 
 import { writeAll } from '../checkpoint/durable-file.ts';
+import { refuseForeign } from '../checkpoint/layout.ts';
 import { ioError, LlmxError } from '../errors/index.ts';
 import type { Metrics } from '../plugin/types.ts';
 
@@ -101,9 +102,10 @@ export class MetricsLog {
   /**
    * Opens the log, cut back to the records up to the position that the run continues from.
    *
-   * @throws LlmxError `LLMX_DISK_FULL`, `LLMX_IO_FAILED`
+   * @throws LlmxError `LLMX_DISK_FULL`, `LLMX_IO_FAILED`, `LLMX_RUN_DAMAGED`
    */
   static open(file: string, position: LogPosition): MetricsLog {
+    refuseForeign(file, 'file');
     try {
       const fd = fs.openSync(file, 'a+');
       const length = validLength(fd, position);
@@ -143,6 +145,7 @@ export class MetricsLog {
  * @throws LlmxError `LLMX_RUN_DAMAGED`
  */
 export function readMetrics(file: string): MetricsRecord[] {
+  refuseForeign(file, 'file');
   if (!fs.existsSync(file)) return [];
   const fd = fs.openSync(file, 'r');
   try {

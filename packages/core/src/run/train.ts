@@ -1,5 +1,3 @@
-import fs from 'node:fs';
-
 import { listSteps } from '../checkpoint/layout.ts';
 import { CheckpointStore } from '../checkpoint/store.ts';
 import { verifyDataset } from '../data/index.ts';
@@ -105,8 +103,7 @@ async function startRun(
       return await trainIn(run, session, options, environment, weights);
     } catch (error) {
       // A mistake of the user's leaves nothing behind; once there is a step to keep, that is worth keeping.
-      if (LlmxError.is(error) && error.kind === 'user' && !hasSteps(run))
-        fs.rmSync(run.path, { recursive: true, force: true });
+      if (LlmxError.is(error) && error.kind === 'user' && !hasSteps(run)) run.discard();
       throw error;
     } finally {
       run.close();

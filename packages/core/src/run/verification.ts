@@ -1,7 +1,6 @@
-import fs from 'node:fs';
 import path from 'node:path';
 
-import { BEST, CHECKPOINTS, LATEST, listSteps, stepName, stepOf } from '../checkpoint/layout.ts';
+import { BEST, CHECKPOINTS, LATEST, listSteps, readPointer, stepName, stepOf } from '../checkpoint/layout.ts';
 import { verifyCheckpoint } from '../checkpoint/load-checkpoint.ts';
 import { nextTurn } from '../data/files.ts';
 import { verifyDataset } from '../data/index.ts';
@@ -36,8 +35,8 @@ export interface VerifiedRun {
 /** A pointer names a checkpoint that is there; a run without checkpoints has none. */
 function checkPointer(folder: string, pointer: string, steps: readonly number[]): void {
   const file = path.join(folder, pointer);
-  if (!fs.existsSync(file)) return;
-  const name = fs.readFileSync(file, 'utf8').trim();
+  const name = readPointer(folder, pointer);
+  if (name === undefined) return;
   const step = stepOf(name);
   if (step !== undefined && steps.includes(step)) return;
   throw new LlmxError('LLMX_RUN_DAMAGED', `"${file}" names ${JSON.stringify(name)}, which is no checkpoint there.`, {
@@ -68,7 +67,6 @@ const checkpointBytes = (state: ReturnType<typeof verifyCheckpoint>): number =>
 export async function verifyRun(options: VerifyOptions, { host }: Pick<Environment, 'host'>): Promise<VerifiedRun> {
   const runDir = locateRun(options.run, host.cwd);
   const folder = path.join(runDir, CHECKPOINTS);
-  const steps = listSteps(folder);
   const problems: LlmxError[] = [];
   async function check<T>(what: string, body: () => T | Promise<T>): Promise<T | undefined> {
     if (host.signal.aborted)
@@ -85,6 +83,7 @@ export async function verifyRun(options: VerifyOptions, { host }: Pick<Environme
   }
   const manifest = await check('run.json', () => readManifest(runDir));
   const records = await check('metrics.jsonl', () => readMetrics(path.join(runDir, 'metrics.jsonl')).length);
+  const steps = (await check('checkpoints', () => listSteps(folder))) ?? [];
   let bytes = 0;
   for (const step of steps) {
     const state = await check(stepName(step), () => verifyCheckpoint(path.join(folder, stepName(step))));
