@@ -11,19 +11,22 @@ const CHILD = fileURLToPath(new URL('fault-child.mjs', import.meta.url));
 const STEPS = 16;
 const PLUGINS = ['plugin-mtp', 'plugin-schedulefree', 'plugin-xlstm'];
 
-/** What is killed: dropout and accumulation, since both are easily lost on resume, and every plugin there is. */
-export const CONFIGS: Readonly<Record<string, object>> = {
-  transformer: {
-    model: { dModel: 32, contextLength: 16, blocks: [{ block: 'attention', repeat: 2, heads: 2, dropout: 0.1 }] },
-    optimizer: { name: 'adamw', lr: 0.003 },
-  },
-  schedulefree: {
-    plugins: ['@llmx/plugin-schedulefree'],
-    model: { dModel: 32, contextLength: 16, blocks: [{ block: 'attention', repeat: 2, heads: 2, dropout: 0.1 }] },
-    optimizer: { name: 'adamw-schedulefree', lr: 0.003 },
-    schedule: { name: 'constant', warmup: 5 },
-  },
-  plugins: {
+const TRANSFORMER = {
+  model: { dModel: 32, contextLength: 16, blocks: [{ block: 'attention', repeat: 2, heads: 2, dropout: 0.1 }] },
+  optimizer: { name: 'adamw', lr: 0.003 },
+};
+const SCHEDULE_FREE = {
+  ...TRANSFORMER,
+  plugins: ['@llmx/plugin-schedulefree'],
+  schedule: { name: 'constant', warmup: 5 },
+};
+const NATIVE = { name: 'native', threads: 1 };
+
+/** Settings by name; that ends in the backend. Dropout and accumulation are easily lost on resume. */
+const CONFIGS: Readonly<Record<string, object>> = {
+  ...onBoth('transformer', TRANSFORMER),
+  ...onBoth('schedulefree', { ...SCHEDULE_FREE, optimizer: { name: 'adamw-schedulefree', lr: 0.003 } }),
+  ...onBoth('plugins', {
     plugins: ['@llmx/plugin-xlstm', '@llmx/plugin-mtp'],
     model: {
       dModel: 32,
@@ -35,8 +38,19 @@ export const CONFIGS: Readonly<Record<string, object>> = {
     },
     objective: { name: 'multi-token', tokens: 3 },
     optimizer: { name: 'adamw', lr: 0.003 },
-  },
+  }),
+  'bf16-native': { ...TRANSFORMER, precision: 'bf16', backend: NATIVE },
+  'radam-wasm': { ...SCHEDULE_FREE, optimizer: { name: 'radam-schedulefree', lr: 0.003 }, backend: 'wasm' },
 };
+/** Names of what is killed: every plugin there is, on both backends. */
+export const KILLED: readonly string[] = Object.keys(CONFIGS);
+
+function onBoth(name: string, settings: object): Record<string, object> {
+  return {
+    [`${name}-native`]: { ...settings, backend: NATIVE },
+    [`${name}-wasm`]: { ...settings, backend: 'wasm' },
+  };
+}
 
 const train = {
   steps: STEPS,
@@ -67,7 +81,7 @@ export interface Ended {
   readonly stderr: string;
 }
 
-/** Folders with data and a configuration per case and backend. */
+/** A folder with data and the configurations. */
 export class FaultyRuns {
   readonly tiny: TinyRuns;
 
@@ -82,11 +96,10 @@ export class FaultyRuns {
     for (const name of PLUGINS)
       fs.symlinkSync(fileURLToPath(new URL(`../../packages/${name}`, import.meta.url)), path.join(modules, name));
     for (const [name, config] of Object.entries(CONFIGS))
-      for (const backend of ['native', 'wasm']) {
-        const selected = backend === 'native' ? { name: backend, threads: 1 } : backend;
-        const whole = { data: { train: 'data' }, ...config, train, backend: selected };
-        fs.writeFileSync(path.join(tiny.folder, `${name}-${backend}.json`), JSON.stringify(whole));
-      }
+      fs.writeFileSync(
+        path.join(tiny.folder, `${name}.json`),
+        JSON.stringify({ data: { train: 'data' }, ...config, train }),
+      );
     return new FaultyRuns(tiny);
   }
 
