@@ -5,7 +5,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import path from 'node:path';
 import threads from 'node:worker_threads';
 
-import { interceptFiles, killAt } from './fault-injection.mjs';
+import { failAt, killAt, setClockBack } from './fault-injection.mjs';
 
 const [folder, file, name] = process.argv.slice(2);
 const fault = JSON.parse(process.env['LLMX_FAULT'] ?? 'null');
@@ -14,7 +14,11 @@ const write = fs.writeSync.bind(fs);
 const { Worker } = threads;
 threads.Worker = class extends Worker {
   constructor(url, options) {
-    super(new URL('fault-worker.mjs', import.meta.url), { ...options, workerData: { module: String(url) } });
+    const writes = String(url).includes('/checkpoint/');
+    super(writes ? new URL('fault-worker.mjs', import.meta.url) : url, {
+      ...options,
+      ...(writes && { workerData: { module: String(url) } }),
+    });
   }
 };
 syncBuiltinESMExports();
@@ -25,21 +29,26 @@ if (fault?.phase === 'read') killAt(fault, (call) => call.name === 'readSync' &&
 if (fault?.phase === 'metrics')
   killAt(fault, (call) => call.name === 'writeSync' && call.path.endsWith('metrics.jsonl'));
 if (fault?.phase === 'resume') killAt(fault, (call) => !isStarted && call.path.startsWith(directory));
-if (fault?.phase === 'unreadable')
-  interceptFiles(({ name: operation, path: place, args, original }) => {
-    if (operation === 'readSync' && place.endsWith('.arrow') && isStarted)
-      throw Object.assign(new Error('EIO: i/o error, read'), { code: 'EIO', syscall: 'read', errno: -5 });
-    return original(...args);
-  });
+const { phase } = fault ?? {};
+if (phase === 'unreadable data')
+  failAt('EIO', (call) => call.name === 'readSync' && call.path.endsWith('.arrow') && isStarted);
+if (phase === 'unreadable checkpoint')
+  failAt('EIO', (call) => call.name === 'readSync' && call.path.endsWith('optimizer.safetensors'));
+if (phase === 'full metrics') {
+  let lines = 0;
+  const isLine = (call) => call.name === 'writeSync' && call.path.endsWith('metrics.jsonl');
+  failAt('ENOSPC', (call) => isLine(call) && ++lines >= fault.count);
+}
+if (phase === 'clock') setClockBack();
 
 const core = await import('@llmx/core');
 const tell = (letter) => write(1, letter);
-const controller = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => controller.abort(signal));
 // A real process's identity, so that its lock is taken over when it is dead.
 const { bundledPlugins } = await import('../../packages/cli/dist/first-party.js');
 const { createHost } = await import('../../packages/cli/dist/host.js');
-const host = { ...createHost({ signal: controller.signal, log: () => undefined }), cwd: folder, installRoot: folder };
+const { interruptSignal } = await import('../../packages/cli/dist/interrupt.js');
+const signal = interruptSignal(() => undefined);
+const host = { ...createHost({ signal, log: () => undefined }), cwd: folder, installRoot: folder };
 const onEvent = ({ kind }) => {
   if (kind === 'started') isStarted = true;
   const letter = { started: 'S', step: 's', evaluating: 'e' }[kind];

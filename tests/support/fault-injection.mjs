@@ -42,6 +42,10 @@ export function interceptFiles(intercept) {
   syncBuiltinESMExports();
 }
 
+function writeHalf({ args: [descriptor, bytes, offset = 0, length = bytes.length - offset], original }) {
+  original(descriptor, bytes, offset, Math.floor(length / 2));
+}
+
 const die = () => process.kill(process.pid, 'SIGKILL');
 
 /**
@@ -55,12 +59,45 @@ export function killAt({ count, place }, isCounted) {
   interceptFiles((operation) => {
     const { name, args, original } = operation;
     if (!isCounted(operation) || ++calls !== count) return original(...args);
-    if (place === 'half' && name === 'writeSync') {
-      const [descriptor, bytes, offset = 0, length = bytes.length - offset] = args;
-      original(descriptor, bytes, offset, Math.floor(length / 2));
-    }
+    if (place === 'half' && name === 'writeSync') writeHalf(operation);
     const result = place === 'after' ? original(...args) : undefined;
     die();
     return result;
   });
+}
+
+/** What the system says, by error code. */
+const FAILURES = {
+  EIO: { text: 'i/o error, read', syscall: 'read', errno: -5 },
+  ENOSPC: { text: 'no space left on device, write', syscall: 'write', errno: -28 },
+};
+
+/**
+ * Lets operations fail; of a write, half is done first.
+ *
+ * @param {'EIO' | 'ENOSPC'} code
+ * @param {(operation: Operation) => boolean} fails
+ */
+export function failAt(code, fails) {
+  interceptFiles((operation) => {
+    const { name, args, original } = operation;
+    if (!fails(operation)) return original(...args);
+    if (name === 'writeSync') writeHalf(operation);
+    const { text, ...facts } = FAILURES[code];
+    throw Object.assign(new Error(`${code}: ${text}`), { code, ...facts });
+  });
+}
+
+/** From now on every look at the time of day gives an earlier one. */
+export function setClockBack() {
+  const Real = Date;
+  let time = Real.now();
+  globalThis.Date = class extends Real {
+    constructor(...args) {
+      super(...(args.length > 0 ? args : [Date.now()]));
+    }
+    static now() {
+      return (time -= 3_600_000);
+    }
+  };
 }

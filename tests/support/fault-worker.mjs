@@ -1,7 +1,7 @@
 // Stands in for the thread that writes checkpoints: injects the fault, then runs the thread's own module.
 import { workerData } from 'node:worker_threads';
 
-import { interceptFiles, killAt } from './fault-injection.mjs';
+import { failAt, interceptFiles, killAt, setClockBack } from './fault-injection.mjs';
 
 const fault = JSON.parse(process.env['LLMX_FAULT'] ?? 'null');
 if (fault?.phase === 'checkpoint') killAt(fault, () => true);
@@ -19,4 +19,11 @@ if (fault?.phase === 'flip') {
     return original(args[0], copy, ...args.slice(2));
   });
 }
+if (fault?.phase === 'full disk') {
+  let writes = 0;
+  failAt('ENOSPC', (call) => call.name === 'writeSync' && ++writes >= fault.count);
+}
+if (fault?.phase === 'unreadable copy')
+  failAt('EIO', (call) => call.name === 'readSync' && call.path.includes('.partial-step-00000006'));
+if (fault?.phase === 'clock') setClockBack();
 await import(workerData.module);

@@ -70,6 +70,8 @@ export interface Fault {
   readonly place?: 'before' | 'half' | 'after';
   /** From the event to the kill, ms. */
   readonly delay?: number;
+  /** Largest size of a file, KiB: a limit of the process (`ulimit -f`). */
+  readonly fileKiB?: number;
 }
 
 /** The letter that the child writes for the event of a phase. */
@@ -106,7 +108,12 @@ export class FaultyRuns {
   /** Trains or continues a run in a process of its own. */
   start(config: string, name: string, fault?: Fault): { child: ChildProcess; ended: Promise<Ended> } {
     const { NODE_ENV: _, NODE_PATH: _path, ...env } = process.env;
-    const child = spawn(process.execPath, [CHILD, this.tiny.folder, `${config}.json`, name], {
+    const limit = fault?.fileKiB === undefined ? [] : ['-c', `ulimit -f ${fault.fileKiB}; exec "$0" "$@"`];
+    const [command = '', ...args] = [
+      ...(limit.length > 0 ? ['bash', ...limit] : []),
+      ...[process.execPath, CHILD, this.tiny.folder, `${config}.json`, name],
+    ];
+    const child = spawn(command, args, {
       env: { ...env, LLMX_FAULT: JSON.stringify(fault ?? null) },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
