@@ -78,9 +78,12 @@ test('on request every shard is compared with its hash before the first step', a
 
 test('a run does not go on with another dataset of the same name', async () => {
   await runs.train('other', ['train.tokens=300']);
-  await runs.prepare({ out: 'data', force: true, valFraction: 0.4 });
+  fs.appendFileSync(path.join(runs.folder, '0.txt'), '.');
+  await runs.prepare({ out: 'data', force: true, valFraction: 0.3 });
   const error = said(await failureOf(runs.train('other')));
-  expect(error.replaceAll(/[0-9a-f]{12}/g, '<hash>')).toMatchInlineSnapshot(`"nothing"`);
+  expect(error.replaceAll(/[0-9a-f]{12}/g, '<hash>')).toMatchInlineSnapshot(
+    `"LLMX_RESUME_MISMATCH: The dataset "<folder>/data" is not the one that the run was started with: its fingerprint is <hash>, it was <hash>."`,
+  );
   mend();
   expect(await runs.train('other')).toMatchObject({ steps: 12 });
 });

@@ -5,9 +5,14 @@ import path from 'node:path';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import { verifyRun } from '@llmx/core';
+import { openDataset, readManifest, verifyRun } from '@llmx/core';
+
+import { verifyCheckpoint } from '../packages/core/src/checkpoint/load-checkpoint.ts';
 
 import { failureOf, TinyRuns } from './support/tiny-run.ts';
+
+/** `npm run test:faults` */
+const ALL = process.env['LLMX_TEST_FAULTS'] !== undefined;
 
 let runs: TinyRuns;
 beforeAll(async () => {
@@ -50,6 +55,42 @@ test('a disk without room for a checkpoint stops the run before it writes one; w
   expect(runs.metrics('full')).toEqual(runs.metrics('whole'));
 });
 
+test('a disk that fills up while a run goes on leaves what is good', async ({ skip }) => {
+  fs.mkdirSync(runs.path('filled'), { recursive: true });
+  const reason = mount(runs.path('filled'), '6m');
+  skip(reason !== undefined, `no mounts here: ${reason}`);
+  const ballast = runs.path('filled', 'ballast');
+  const memory = () => {
+    fill(ballast); // when the first step is logged
+    return { residentMiB: 1, peakMiB: 2 };
+  };
+  try {
+    await runs.train('filled', ['train.tokens=300']); // 5 steps
+    expect(said(await failureOf(runs.train('filled', [], { memory })))).toMatch(/^LLMX_DISK_FULL: /);
+    const { checkpoints } = await verify('filled');
+    expect(checkpoints).toEqual([5]);
+    fs.rmSync(ballast);
+    await runs.train('filled');
+    expect(runs.tensors('filled', 12)).toEqual(runs.tensors('whole', 12));
+    // It was over at step 5 once, which is logged and evaluated then.
+    expect(runs.metrics('filled').filter(({ step }) => step !== 5)).toEqual(runs.metrics('whole'));
+  } finally {
+    execFileSync('umount', [runs.path('filled')]);
+  }
+});
+
+/** Writes to a file until the disk is full. */
+function fill(file: string): void {
+  const fd = fs.openSync(file, 'w');
+  try {
+    for (;;) fs.writeSync(fd, Buffer.alloc(1024));
+  } catch (error) {
+    expect(error).toMatchObject({ code: 'ENOSPC' });
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
 const verify = (run: string, data = false) => verifyRun({ run, data }, { host: runs.host() });
 
 test('a whole run is verified', async () => {
@@ -68,6 +109,66 @@ function flip(file: string, bit: number): void {
   bytes[bit >> 3]! ^= 1 << (bit & 7);
   fs.writeFileSync(file, bytes);
 }
+
+const FILES = ['model.safetensors', 'optimizer.safetensors', 'plugins.safetensors', 'state.json'];
+
+/** Whether damage of a checkpoint's file is found. */
+function isFound(file: string): boolean {
+  try {
+    verifyCheckpoint(path.dirname(file));
+    return false;
+  } catch (error) {
+    return (error as { code?: string }).code === 'LLMX_CHECKPOINT_DAMAGED';
+  }
+}
+
+/** Numbers below `end` at that distance. */
+const upTo = (end: number, distance: number): number[] =>
+  Array.from({ length: Math.ceil(end / distance) }, (_, index) => index * distance);
+
+test.for(FILES)('every flipped bit of %s is found, and every lost end', { timeout: 600_000 }, (name) => {
+  const file = path.join(runs.checkpoint('whole', 12), name);
+  const bytes = fs.readFileSync(file);
+  // All of state.json is its header; bodies are sampled.
+  const header = name === 'state.json' ? bytes.length : 8 + Number(bytes.readBigUInt64LE());
+  const bits = [...upTo(8 * header, ALL ? 1 : 499), ...upTo(8 * bytes.length, ALL ? 97 : 9973)];
+  const fd = fs.openSync(file, 'r+');
+  const write = (byte: number, place: number): number => fs.writeSync(fd, Uint8Array.of(byte), 0, 1, place);
+  const missed = bits.filter((bit) => {
+    const [place, byte] = [bit >> 3, bytes[bit >> 3]!];
+    write(byte ^ (1 << (bit & 7)), place);
+    const found = isFound(file);
+    write(byte, place);
+    return !found;
+  });
+  fs.closeSync(fd);
+  expect(missed).toEqual([]);
+  const lengths = upTo(bytes.length, ALL ? 97 : 499);
+  const unnoticed = lengths.filter((length) => {
+    fs.writeFileSync(file, bytes.subarray(0, length));
+    return !isFound(file);
+  });
+  expect(unnoticed).toEqual([]);
+  fs.writeFileSync(file, bytes);
+  expect(isFound(file)).toBe(false);
+});
+
+test('a run.json, dataset.json or shard without its end is refused', () => {
+  const data = path.join(runs.folder, 'data');
+  for (const [file, read] of [
+    [runs.path('whole', 'run.json'), () => readManifest(runs.path('whole'))],
+    [path.join(data, 'dataset.json'), () => openDataset(data)],
+    [path.join(data, 'train-00000.arrow'), () => openDataset(data)],
+  ] as const) {
+    const intact = fs.readFileSync(file);
+    for (const length of upTo(intact.length - 2, ALL ? 7 : 499)) {
+      fs.writeFileSync(file, intact.subarray(0, length));
+      expect(read, `${file} of ${length} bytes`).toThrow(/is damaged|cannot be read as the description of a run/);
+    }
+    fs.writeFileSync(file, intact);
+    expect(read).not.toThrow();
+  }
+});
 
 test('all damaged files of a run are named', async () => {
   fs.cpSync(runs.path('whole'), runs.path('damaged'), { recursive: true });

@@ -108,11 +108,8 @@ export class FaultyRuns {
   /** Trains or continues a run in a process of its own. */
   start(config: string, name: string, fault?: Fault): { child: ChildProcess; ended: Promise<Ended> } {
     const { NODE_ENV: _, NODE_PATH: _path, ...env } = process.env;
-    const limit = fault?.fileKiB === undefined ? [] : ['-c', `ulimit -f ${fault.fileKiB}; exec "$0" "$@"`];
-    const [command = '', ...args] = [
-      ...(limit.length > 0 ? ['bash', ...limit] : []),
-      ...[process.execPath, CHILD, this.tiny.folder, `${config}.json`, name],
-    ];
+    const limited = fault?.fileKiB === undefined ? [] : ['bash', '-c', `ulimit -f ${fault.fileKiB}; exec "$0" "$@"`];
+    const [command = '', ...args] = limited.concat(process.execPath, CHILD, this.tiny.folder, `${config}.json`, name);
     const child = spawn(command, args, {
       env: { ...env, LLMX_FAULT: JSON.stringify(fault ?? null) },
       stdio: ['ignore', 'pipe', 'pipe'],
