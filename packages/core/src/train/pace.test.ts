@@ -43,3 +43,15 @@ test('knows nothing before two points', () => {
   pace.caughtUp(2);
   expect(pace.latest()).toBeUndefined();
 });
+
+test('of a long run takes steps that are spread over all of it', () => {
+  const { pace, pass } = paced();
+  const length = 100_000;
+  pace.caughtUp(0);
+  for (let step = 1; step <= length; step++) {
+    pass(step);
+    pace.caughtUp(step);
+  }
+  expect(Math.abs(pace.median()! / (length / 2) - 1)).toBeLessThan(0.01);
+  expect(pace.latest()).toBe(length);
+});
