@@ -24,13 +24,13 @@ async function reached(log, step) {
 }
 
 /** Milliseconds from the signal to the end of a run that logs the step, then evaluates every `evalEvery` steps. */
-async function stop(folder, run, evalEvery) {
+async function stop(folder, runName, evalEvery) {
   const sets = ['data.train=data', `train.evalEvery=${evalEvery}`, 'train.logEvery=1'].flatMap((set) => ['--set', set]);
-  const child = spawn(process.execPath, [program, 'train', config, '--name', run, ...sets], { cwd: folder });
+  const child = spawn(process.execPath, [program, 'train', config, '--name', runName, ...sets], { cwd: folder });
   let said = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (text) => (said += text));
   const ended = new Promise((resolve) => child.on('close', resolve));
-  const log = path.join(folder, 'runs', run, 'metrics.jsonl');
+  const log = path.join(folder, 'runs', runName, 'metrics.jsonl');
   await reached(log, STEP);
   const start = performance.now();
   child.kill('SIGTERM');

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import { readMetrics } from '@llmx/core';
+import { readMetrics, tf, type TrainEvent } from '@llmx/core';
 
 import { failureOf, TinyRuns } from './support/tiny-run.ts';
 
@@ -16,9 +16,36 @@ afterAll(() => runs.remove());
 
 const said = (text: string): string => text.replaceAll(runs.folder, '<folder>');
 
-test('evaluation leaves the training state as it is, bit for bit', async () => {
-  await runs.train('unevaluated', ['train.evalEvery=0']);
+const SAMPLE = 'train.sample={prompt: "3 sheep", tokens: 12}';
+type Sampled = Extract<TrainEvent, { kind: 'sampled' }>;
+
+test('evaluation and sampling leave the training state as it is, bit for bit', async () => {
+  await runs.train('unevaluated', ['train.evalEvery=0', SAMPLE]);
   expect(runs.tensors('unevaluated', 12)).toEqual(runs.tensors('whole', 12));
+  expect(runs.said).toContain('warn: train.sample has no effect, since there is no evaluation.');
+  const texts: Sampled[] = [];
+  const onEvent = (event: TrainEvent) => void (event.kind === 'sampled' && texts.push(event));
+  const tensors = tf.memory().numTensors;
+  await runs.train('sampled', [SAMPLE], { debug: true }, { onEvent });
+  expect(tf.memory().numTensors).toBe(tensors);
+  expect(texts.map(({ step, prompt }) => [step, prompt])).toEqual([4, 8, 12].map((step) => [step, '3 sheep']));
+  expect(new Set(texts.map(({ text }) => text)).size).toBe(3);
+  expect(runs.tensors('sampled', 12)).toEqual(runs.tensors('whole', 12));
+  expect(runs.metrics('sampled')).toEqual(runs.metrics('whole'));
+});
+
+test('a signal while a text is written has the evaluation done again', async () => {
+  const controller = new AbortController();
+  const onEvent = (event: TrainEvent) => {
+    const isEvaluated = event.kind === 'evaluating' && event.progress.tokens === event.progress.totalTokens;
+    if (isEvaluated) controller.abort('SIGTERM');
+  };
+  const stops = runs.train('written', [SAMPLE], { signal: controller.signal }, { onEvent });
+  expect(await failureOf(stops)).toContain('stopped by SIGTERM after step 4; its state is saved');
+  expect(runs.metrics('written').at(-1)).toMatchObject({ kind: 'train', step: 4 });
+  await runs.train('written');
+  expect(runs.tensors('written', 12)).toEqual(runs.tensors('whole', 12));
+  expect(runs.metrics('written')).toEqual(runs.metrics('whole'));
 });
 
 /** A host whose signal is aborted when its memory is asked for, which is when a step is logged, the `calls`th time. */

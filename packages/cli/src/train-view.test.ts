@@ -71,6 +71,7 @@ test('events of a run become a status for terminals, lines for files, and notes 
     { kind: 'step', step: 10 },
     { kind: 'evaluating', step: 10, progress: { tokens: 1, totalTokens: 4 } },
     { kind: 'evaluated', step: 10, result },
+    { kind: 'sampled', step: 10, prompt: 'A', text: ' b\n\u001b[2J' },
     { kind: 'saved', step: 10, directory: `${process.cwd()}/runs/a/checkpoints/step-00000010` },
   ];
   const { show } = new TrainView(view);
@@ -86,6 +87,7 @@ test('events of a run become a status for terminals, lines for files, and notes 
       "status: step 10/10  evaluating, 25 %",
       "status: step 10/10",
       "note: step 10/10  held out: loss 2.0000  perplexity 7.39  bits per byte 2.8850",
+      "note: step 10/10  wrote: "A b\\n\\u001b[2J"",
       "note: step 10/10  saved runs/a/checkpoints/step-00000010",
     ]
   `);

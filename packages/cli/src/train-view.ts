@@ -64,6 +64,8 @@ export class TrainView {
         this.#view.status(this.#at(event.step));
         return this.#view.note(`${this.#at(event.step)}  held out: ${numbers}`);
       }
+      case 'sampled': // as JSON, since it may hold line breaks and characters that control terminals
+        return this.#view.note(`${this.#at(event.step)}  wrote: ${JSON.stringify(event.prompt + event.text)}`);
       case 'saved':
         return this.#view.note(`${this.#at(event.step)}  saved ${shortPath(event.directory)}`);
     }

@@ -11,6 +11,7 @@ export const RESUMABLE_CHANGES: readonly string[] = [
   'train.tokens',
   'train.evalEvery',
   'train.evalTokens',
+  'train.sample',
   'train.checkpointEvery',
   'train.logEvery',
   'train.keepLast',

@@ -52,6 +52,12 @@ const guardSchema = z.strictObject({
   spikeWindow: z.int().min(2).default(100).describe('Steps that the mean and the deviation are taken over.'),
 });
 
+const sampleSchema = z.strictObject({
+  prompt: z.string().default('').describe('What the text goes on from; nothing: a new document.'),
+  tokens: count.default(100).describe('Tokens to write at most.'),
+  temperature: z.number().min(0).default(0.8).describe('Divides the logits; 0 takes the most likely token.'),
+});
+
 const trainSchema = z.strictObject({
   steps: runLengthSchema.default(1000).describe('Length of the run.'),
   batchSize: count.default(16).describe('Windows per forward pass.'),
@@ -59,6 +65,7 @@ const trainSchema = z.strictObject({
   gradClip: z.number().min(0).default(1).describe('Largest global norm of the gradients; 0 is off.'),
   evalEvery: durationSchema.default(100).describe('Steps between evaluations; 0 is off.'),
   evalTokens: z.int().min(0).default(65536).describe('Tokens per evaluation; 0 is the whole split.'),
+  sample: sampleSchema.optional().describe('Text to write and show with every evaluation.'),
   checkpointEvery: durationSchema.default(100).describe('Steps between checkpoints; 0 leaves only the last one.'),
   logEvery: count.default(10).describe('Steps between lines of metrics.'),
   keepLast: count.default(2).describe('How many of the newest checkpoints to keep.'),

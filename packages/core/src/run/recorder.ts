@@ -2,8 +2,9 @@ import type { CheckpointStore } from '../checkpoint/store.ts';
 import type { LlmxError } from '../errors/index.ts';
 import type { Host } from '../plugin/host.ts';
 import type { StepInfo } from '../plugin/plugin-types.ts';
-import type { Metrics, Sink } from '../plugin/types.ts';
+import type { Metrics, Params, Sink } from '../plugin/types.ts';
 import { evaluate } from '../train/evaluate.ts';
+import { generateText } from '../generate/index.ts';
 import type { LoopEvents, LoopPosition } from '../train/loop.ts';
 import type { TrainState } from '../train/step.ts';
 import { overMemory } from './memory-limit.ts';
@@ -94,13 +95,29 @@ export class Recorder implements LoopEvents {
       const result = await evaluate({ model: recipe.model, params: weights }, evaluation, this.signal, (progress) =>
         onEvent({ kind: 'evaluating', step, progress }),
       );
+      // Before anything is recorded: a signal that stops it has the whole evaluation done again.
+      const sampled = await this.#sample(weights);
       this.#evaluation = { step, loss: result.loss };
       const { loss: valLoss, perplexity: valPerplexity, bitsPerByte: valBitsPerByte } = result;
       await this.#record('eval', step, { valLoss, valPerplexity, valBitsPerByte });
       onEvent({ kind: 'evaluated', step, result });
+      if (sampled !== undefined) onEvent({ kind: 'sampled', step, ...sampled });
     } finally {
       release();
     }
+  }
+
+  /** Text of the weights, where `train.sample` asks for it. */
+  async #sample(params: Params): Promise<{ prompt: string; text: string } | undefined> {
+    const { recipe, resolved, dataset } = this.#parts.session;
+    const { sample, seed } = resolved.config.train;
+    if (sample === undefined) return undefined;
+    const { prompt, tokens: maxTokens, temperature } = sample;
+    const source = { model: recipe.model, params, tokenizer: dataset.tokenizer };
+    const options = { maxTokens, temperature, topK: 0, topP: 1, seed };
+    let text = '';
+    for await (const piece of generateText(source, prompt, options, this.signal)) text += piece.text;
+    return { prompt, text };
   }
 
   async save(info: StepInfo, position: LoopPosition): Promise<void> {

@@ -92,6 +92,8 @@ export async function openSession(resolved: Resolved, { host }: Environment, bac
   const reader = dataset.split(SPLIT);
   const batches = configuredBatches(config, reader, dataset, objective.lookahead);
   const evaluation = evaluationData(resolved, plan, dataset);
+  if (evaluation === undefined && config.train.sample !== undefined)
+    resolved.log('warn', 'train.sample has no effect, since there is no evaluation.');
   const backend = await loadBackend(resolved, host, backendName);
   return {
     resolved,

@@ -24,4 +24,6 @@ export type TrainEvent =
   | { readonly kind: 'logged'; readonly step: number; readonly metrics: Metrics }
   | { readonly kind: 'evaluating'; readonly step: number; readonly progress: EvaluationProgress }
   | { readonly kind: 'evaluated'; readonly step: number; readonly result: EvaluationResult }
+  /** Text that the model wrote, as `train.sample` asks. */
+  | { readonly kind: 'sampled'; readonly step: number; readonly prompt: string; readonly text: string }
   | { readonly kind: 'saved'; readonly step: number; readonly directory: string };
