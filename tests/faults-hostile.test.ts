@@ -6,7 +6,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 
 import * as coreModule from '@llmx/core';
-import { evaluateRun, openDataset, resolveConfig, resolveOptions, verifyRun } from '@llmx/core';
+import { evaluateRun, inspectStep, openDataset, resolveConfig, resolveOptions, verifyRun } from '@llmx/core';
 
 import { encodeState } from '../packages/core/src/checkpoint/encode-state.ts';
 import { failureOf, TinyRuns } from './support/tiny-run.ts';
@@ -207,6 +207,26 @@ test.for([
     `LLMX_CHECKPOINT_DAMAGED: The checkpoint "<folder>/runs/r/${STEP}" names "${name}" by a relative path, which llmx does not write.`,
   );
   expect(fs.existsSync(path.join(runs.folder, 'executed'))).toBe(false);
+});
+
+test.for([
+  ['./evil.ts', /^LLMX_RUN_DAMAGED: The run "<folder>\/runs\/r" names ".\/evil.ts" by a relative path/],
+  ['evil', /^LLMX_PLUGIN_MISSING: \[plugin evil\] is not installed: looked from <folder>/],
+] as const)('a run cannot bring the code "%s" along', async ([name, message]) => {
+  fs.writeFileSync(path.join(runs.folder, 'evil.ts'), CODE);
+  const installed = runs.path('r', 'node_modules', 'evil');
+  fs.mkdirSync(installed, { recursive: true });
+  fs.writeFileSync(
+    path.join(installed, 'package.json'),
+    '{ "name": "evil", "type": "module", "exports": "./index.js" }',
+  );
+  fs.writeFileSync(path.join(installed, 'index.js'), CODE);
+  const file = runs.path('r', 'run.json');
+  const manifest = JSON.parse(fs.readFileSync(file, 'utf8')) as { config: object };
+  Object.assign(manifest.config, { plugins: [{ name }] });
+  fs.writeFileSync(file, JSON.stringify(manifest));
+  expect(await refusal(() => inspectStep({ run: 'r', step: 1 }, { host: runs.host(), coreModule }))).toMatch(message);
+  expect([runs.folder, installed].filter((place) => fs.existsSync(path.join(place, 'executed')))).toEqual([]);
 });
 
 test('code is a configuration where it is named or lies in the current folder, nowhere else', async () => {

@@ -15,10 +15,24 @@ const runSchema = z.object({
 
 const pluginsSchema = z.object({ plugins: z.array(z.looseObject({ name: z.string() })).catch([]) });
 
-/** Files that a checkpoint names, where plugins are loaded from. */
-function namedFiles({ config, file }: CheckpointRun): string[] {
-  const { plugins } = pluginsSchema.parse(config);
-  return [file, ...plugins.map(({ name }) => name).filter(isPath)];
+/**
+ * Refuses a stored configuration that names a file of code, or its own place, by a relative path: that would be code which
+ * came along with it, taken from wherever llmx was started.
+ *
+ * @param where what stores the configuration
+ * @throws LlmxError with that code
+ */
+export function refuseRelative(
+  config: unknown,
+  file: string,
+  { code, where }: { readonly code: 'LLMX_CHECKPOINT_DAMAGED' | 'LLMX_RUN_DAMAGED'; readonly where: string },
+): void {
+  const plugins = pluginsSchema.parse(config).plugins.map(({ name }) => name);
+  const relative = [file, ...plugins.filter(isPath)].find((each) => !path.isAbsolute(each));
+  if (relative === undefined) return;
+  throw new LlmxError(code, `${where} names "${relative}" by a relative path, which llmx does not write.`, {
+    hint: 'Do not use it unless you know where it comes from: somebody has changed it by hand.',
+  });
 }
 
 /** What a checkpoint says of its run: what evaluation and generation need where it was copied elsewhere. */
@@ -28,19 +42,12 @@ export type CheckpointRun = z.output<typeof runSchema>;
  * @throws LlmxError `LLMX_CHECKPOINT_DAMAGED`
  */
 export function describedRun({ state, directory }: Checkpoint): CheckpointRun {
+  const [code, where] = ['LLMX_CHECKPOINT_DAMAGED', `The checkpoint "${directory}"`] as const;
   const { data } = runSchema.safeParse(state.run);
   if (data === undefined)
-    throw new LlmxError(
-      'LLMX_CHECKPOINT_DAMAGED',
-      `The checkpoint "${directory}" does not say how its model was configured.`,
-      { hint: 'Use the version of llmx that wrote it.' },
-    );
-  // It would be code that came along with the checkpoint, taken from wherever llmx was started.
-  const relative = namedFiles(data).find((file) => !path.isAbsolute(file));
-  if (relative === undefined) return data;
-  throw new LlmxError(
-    'LLMX_CHECKPOINT_DAMAGED',
-    `The checkpoint "${directory}" names "${relative}" by a relative path, which llmx does not write.`,
-    { hint: 'Do not use it unless you know where it comes from: somebody has made its state.json by hand.' },
-  );
+    throw new LlmxError(code, `${where} does not say how its model was configured.`, {
+      hint: 'Use the version of llmx that wrote it.',
+    });
+  refuseRelative(data.config, data.file, { code, where });
+  return data;
 }

@@ -1,6 +1,9 @@
+import path from 'node:path';
+
 import { LlmxError } from '../errors/index.ts';
 import { resolveConfig, type Resolved, restoreConfig } from '../plugin/resolve.ts';
 import type { Tokenizer } from '../plugin/types.ts';
+import { refuseRelative } from './checkpoint-run.ts';
 import { openConfiguredDataset } from './dataset.ts';
 import { locateRun } from './directory.ts';
 import { type Environment, resolveOptions } from './environment.ts';
@@ -46,7 +49,10 @@ async function resolveInspected({ run, file, sets = [] }: InspectOptions, enviro
   if (run === undefined) return resolveConfig({ ...options, file, sets });
   const directory = locateRun(run, environment.host.cwd);
   const manifest = readManifest(directory);
-  const resolved = await restoreConfig(manifest.config, `${directory}/run.json`, options);
+  // Plugins resolve from the folder above runs/<name>: what lies in a run is data.
+  const place = path.resolve(directory, '..', '..', 'llmx.config.yaml');
+  refuseRelative(manifest.config, place, { code: 'LLMX_RUN_DAMAGED', where: `The run "${directory}"` });
+  const resolved = await restoreConfig(manifest.config, place, options);
   checkDataset(manifest, openConfiguredDataset(resolved.registry, resolved.config.data));
   return resolved;
 }
