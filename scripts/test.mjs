@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const args = process.argv.slice(2);
 /** What vitest gets in the place of our own flags. */
-const SUITES = { '--all': [], '--faults': ['tests/faults-'] };
+const SUITES = { '--all': [], '--faults': ['tests/faults-', '--maxConcurrency=8'] };
 
 function run(script, scriptArgs, env = process.env) {
   const { status, signal } = spawnSync(process.execPath, [path.join(root, script), ...scriptArgs], {

@@ -10,7 +10,7 @@ import { type Fault, FaultyRuns, KILLED, seeded } from './support/faulty-runs.ts
 const ALL = process.env['LLMX_TEST_FAULTS'] !== undefined;
 /** Of each configuration on a backend; 8 x 63 = 504. */
 const KILLS = ALL ? 63 : 1;
-/** They run a few at a time, so this is the limit of nearly all. */
+/** They run side by side in full (scripts/test.mjs), so this is the limit of all. */
 const TIME_LIMIT_MS = 18 * 60_000;
 /** Kills in a row before a run is left alone, so that it ends and is compared. */
 const KILLS_PER_RUN = 10;
