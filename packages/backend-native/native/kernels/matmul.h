@@ -369,7 +369,7 @@ inline void multiply_few(const Matmul& matmul, const float* a, int64_t column, i
   for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
     const Lines to = sums.from(0, j), b{matmul.b.floats() + column + j, matmul.b_line};
     if (j + TILE_COLUMNS <= columns) {
-      multiply_tile<false>(matmul.k, rows, b, to, to, 0);
+      multiply_tile<false, FloatWords, true>(matmul.k, rows, b, to, to, 0);
     } else {
       for (int64_t i = 0; i < matmul.m; ++i)
         add_lines<Format>(a + i * matmul.k, b.data, matmul.b_line, matmul.k, columns - j, to.row(i));

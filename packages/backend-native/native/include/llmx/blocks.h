@@ -95,9 +95,10 @@ struct FloatWords {
 
 /**
  * c [TILE_ROWS, TILE_COLUMNS] = keep * from + a b, where c may be `from`; with keep 0, `from` is not read. Line i of c takes line
- * i of a, or (CROSSWISE) column i. Every element is the sum over depth, in words, in order.
+ * i of a, or (CROSSWISE) column i. Every element is the sum over depth, in words, in order. FETCH brings the columns of b beside the
+ * tile's into the cache, for the next tile, where b lies in memory.
  */
-template <bool CROSSWISE, class Words = FloatWords>
+template <bool CROSSWISE, class Words = FloatWords, bool FETCH = false>
 __attribute__((noinline)) void multiply_tile(int64_t depth, Lines a, Lines b, Lines c, Lines from, float keep) {
   const float *__restrict left = a.data, *__restrict right = b.data;
   vec sums[TILE_ROWS][2];
@@ -105,6 +106,8 @@ __attribute__((noinline)) void multiply_tile(int64_t depth, Lines a, Lines b, Li
   for (int i = 0; i < TILE_ROWS; ++i) sums[i][0] = sums[i][1] = vec{};
   for (int64_t p = 0; p < depth; ++p, right += b.stride) {
     const vec first = load(right), second = load(right + LANES);
+    if constexpr (FETCH)
+      for (int64_t j = 0; j < TILE_COLUMNS; j += 16) __builtin_prefetch(right + TILE_COLUMNS + j);
 #pragma GCC unroll 8
     for (int i = 0; i < TILE_ROWS; ++i) {
       const vec factor = Words::factor(left + (CROSSWISE ? i : i * a.stride));
