@@ -18,6 +18,8 @@ import {
 
 /** Part of a head with parameters of its own: float32 [batch, time, dModel] to the same shape. */
 export interface Head {
+  /** Whether a position reads itself alone, so that decoding need not give the head the others. */
+  readonly isLocal: boolean;
   init(rng: Rng): Params;
   forward(params: Params, x: tf.Tensor, context: ForwardContext): tf.Tensor;
   /** Decoding state before the first position of one text. */
@@ -48,6 +50,7 @@ export const selected = (given: string | Selected): Selected => (typeof given ==
 export function linearHead(dModel: number): Head {
   const map = (params: Params, x: tf.Tensor) => linear(x, at(params, 'linear.weight'), undefined, { residual: x });
   return {
+    isLocal: true,
     init: () => ({ 'linear.weight': tf.zeros([dModel, dModel]) }),
     forward: map,
     initialState: () => ({}),
@@ -57,6 +60,7 @@ export function linearHead(dModel: number): Head {
 
 /** A block, its parameters below `block.`. */
 const blockHead = (block: Block): Head => ({
+  isLocal: false,
   init: (rng) => prefixed('block', block.init(rng.scope('block'))),
   forward: (params, x, context) => block.forward(scoped(params, 'block'), x, context),
   initialState: () => block.initialState(1),
@@ -79,6 +83,7 @@ export function blockHeads(
 export function withNorm(head: Head, dModel: number): Head {
   const norm = (params: Params, x: tf.Tensor) => rmsNorm(x, at(params, 'norm.weight'));
   return {
+    isLocal: head.isLocal,
     init: (rng) => ({ ...head.init(rng), 'norm.weight': tf.ones([dModel]) }),
     forward: (params, x, context) => norm(params, head.forward(params, x, context)),
     initialState: () => head.initialState(),

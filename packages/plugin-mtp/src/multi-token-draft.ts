@@ -42,7 +42,8 @@ class ParallelDraft implements Draft {
   #advance({ params, state, hidden, trunk, count }: Omit<DraftInput, 'draw'>) {
     const { reads, heads, finish } = this.#parallel;
     const { position, heads: before } = state as unknown as State;
-    const x = reads === 'trunk' ? trunk! : hidden;
+    const seen = reads === 'trunk' ? trunk! : hidden;
+    const x = heads.every(({ isLocal }) => isLocal) ? last(seen) : seen;
     const results = heads.slice(0, count).map((head, index) => {
       const ahead = index + 1;
       return head.step(ownParams(params, ahead), x, before[ahead]!, position);
@@ -57,7 +58,7 @@ class ParallelDraft implements Draft {
     const after = results.map((result, index) => [`${index + 1}`, result.state] as const);
     return {
       logits: this.#model.logits(params, rows),
-      state: { position: position + x.shape[1]!, heads: Object.fromEntries(after) } as tf.TensorContainerObject,
+      state: { position: position + seen.shape[1]!, heads: Object.fromEntries(after) } as tf.TensorContainerObject,
     };
   }
 }

@@ -16,7 +16,12 @@ export function argmax(values: ArrayLike<number>): number {
   return best;
 }
 
-const sum = (values: Float64Array): number => values.reduce((total, value) => total + value, 0);
+// Loops, here and below: callbacks for each id of each row are a tenth of the time of decoding bytes.
+function sum(values: Float64Array): number {
+  let total = 0;
+  for (let index = 0; index < values.length; index++) total += values[index]!;
+  return total;
+}
 
 /** How many of the largest weights to keep, of all weights in rising order. */
 function kept(rising: Float64Array, { topK, topP }: SamplingOptions): number {
@@ -43,23 +48,28 @@ export function distribution(logits: ArrayLike<number>, sampling: SamplingOption
   const { temperature, topK, topP } = sampling;
   const best = argmax(logits);
   if (temperature === 0) return new Float64Array(logits.length).fill(1, best, best + 1);
-  const weights = Float64Array.from(logits, (logit) => Math.exp((logit - logits[best]!) / temperature));
+  const weights = new Float64Array(logits.length);
+  for (let id = 0; id < weights.length; id++) weights[id] = Math.exp((logits[id]! - logits[best]!) / temperature);
   if (topK > 0 || topP < 1) {
     const rising = weights.toSorted();
     const count = kept(rising, sampling);
     cut(weights, rising[rising.length - count]!, count);
   }
   const total = sum(weights);
-  return weights.map((weight) => weight / total);
+  for (let id = 0; id < weights.length; id++) weights[id]! /= total;
+  return weights;
 }
 
 /** Draws an id with a probability proportional to its weight; `uniform` is in (0, 1). */
 export function draw(weights: Float64Array, uniform: number): number {
   const target = uniform * sum(weights);
   let reached = 0;
-  const chosen = weights.findIndex((weight) => (reached += weight) > target);
+  for (let id = 0; id < weights.length; id++) {
+    reached += weights[id]!;
+    if (reached > target) return id;
+  }
   // Rounding may leave the target at the sum.
-  return chosen >= 0 ? chosen : weights.findLastIndex((weight) => weight > 0);
+  return weights.findLastIndex((weight) => weight > 0);
 }
 
 /** What a random number of a generated text decides: the token, whether a proposal for it stands, the proposal. */

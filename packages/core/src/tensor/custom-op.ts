@@ -1,4 +1,4 @@
-import { isDifferentiated } from './tape.ts';
+import { isDifferentiated, isRecording } from './tape.ts';
 import { tf } from './tf.ts';
 
 /**
@@ -17,6 +17,8 @@ export function customOp(
     wanted: readonly boolean[],
   ) => readonly (tf.Tensor | undefined)[],
 ): tf.Tensor {
+  // The engine's wrapper costs as much as a small op; decoding a token takes a hundred of them.
+  if (!isRecording()) return tf.tidy(() => forward(() => {}));
   const wanted = inputs.map(isDifferentiated);
   return tf.customGrad((...args) => {
     const save = args.at(-1) as tf.GradSaveFunc;

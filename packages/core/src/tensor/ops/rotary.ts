@@ -11,12 +11,30 @@ export interface RotaryOptions {
   readonly positions?: tf.Tensor | undefined;
 }
 
+/** Up to so many consecutive positions, as in decoding, angles cost less here than as ops of the backend. */
+const FEW_ROWS = 16;
+
 /** Cosines and sines of position * base^(-2 i / size), float32 [batch or 1, time, 1, size / 2]. */
 function angles(time: number, size: number, { base, offset = 0, positions }: RotaryOptions): [tf.Tensor, tf.Tensor] {
-  const row = positions === undefined ? tf.range(offset, offset + time) : tf.cast(positions, 'float32');
   const frequencies = Float32Array.from({ length: size / 2 }, (_, i) => base ** ((-2 * i) / size));
+  if (positions === undefined && time <= FEW_ROWS) return anglesFrom(offset, time, frequencies);
+  const row = positions === undefined ? tf.range(offset, offset + time) : tf.cast(positions, 'float32');
   const angle = tf.mul(tf.reshape(row, [-1, time, 1, 1]), tf.reshape(tf.tensor1d(frequencies), [1, 1, 1, size / 2]));
   return [tf.cos(angle), tf.sin(angle)];
+}
+
+/** `angles` of the positions from `offset` on. */
+function anglesFrom(offset: number, time: number, frequencies: Float32Array): [tf.Tensor, tf.Tensor] {
+  const count = frequencies.length;
+  const [cos, sin] = [new Float32Array(time * count), new Float32Array(time * count)];
+  for (let row = 0; row < time; row++)
+    for (let i = 0; i < count; i++) {
+      const angle = Math.fround((offset + row) * frequencies[i]!);
+      cos[row * count + i] = Math.cos(angle);
+      sin[row * count + i] = Math.sin(angle);
+    }
+  const shape: [number, number, number, number] = [1, time, 1, count];
+  return [tf.tensor4d(cos, shape), tf.tensor4d(sin, shape)];
 }
 
 /** Rotates pairs (i, i + size / 2) by the angle, or back. */
