@@ -1,4 +1,15 @@
-import { builtin, keyedRng, type Params, prefixed, Registry, stateTensors, tf } from '@llmx/core';
+import {
+  builtin,
+  defineBlock,
+  definePlugin,
+  keyedRng,
+  type Params,
+  prefixed,
+  Registry,
+  stateTensors,
+  tf,
+  z,
+} from '@llmx/core';
 import { useBackend } from '@llmx/core/testing';
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
@@ -10,11 +21,30 @@ beforeEach(() => {
   return () => tf.engine().endScope();
 });
 
-const registry = new Registry([builtin, plugin]);
+/** The attention block, as one that cannot take positions back. */
+const onward = defineBlock({
+  name: 'onward',
+  summary: 'Attention without rewind.',
+  config: z.strictObject({}),
+  build(_options, context) {
+    const block = new Registry([builtin]).create('block', head, context);
+    return {
+      init: block.init.bind(block),
+      forward: block.forward.bind(block),
+      initialState: block.initialState.bind(block),
+      step: block.step.bind(block),
+    };
+  },
+});
+const head = { name: 'attention', heads: 2, initStd: 0.3 };
+const registry = new Registry([
+  builtin,
+  plugin,
+  definePlugin({ name: 'test-onward', version: '1.0.0', llmx: '*', components: [onward] }),
+]);
 const [TIME, VOCAB] = [10, 13];
 const sizes = { vocabSize: VOCAB, contextLength: TIME };
 const TEXT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3];
-const head = { name: 'attention', heads: 2, initStd: 0.3 };
 const noise = keyedRng(9, 'noise');
 
 function setUp(name: string, options: object) {
@@ -91,6 +121,7 @@ describe.each([
   ['multi-token', { tokens: 3, head: 'linear' }],
   ['multi-token-sequential', { tokens: 2, block: head }],
   ['multi-token-sequential', { tokens: 4, block: head }],
+  ['multi-token-sequential', { tokens: 4, block: 'onward' }],
 ])('the draft %s (%o)', (name, options) => {
   test.each([[[3]], [[1, 1]], [[3, 1, 2]], [[1, 1, 1, 3]]])(
     'gives the logits that the objective trained, after pieces of %j',

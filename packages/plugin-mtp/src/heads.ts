@@ -24,8 +24,14 @@ export interface Head {
   forward(params: Params, x: tf.Tensor, context: ForwardContext): tf.Tensor;
   /** Decoding state before the first position of one text. */
   initialState(): StateTree;
-  /** `forward` at new positions, the first of which is `position`. */
-  step(params: Params, x: tf.Tensor, state: StateTree, position: number): { x: tf.Tensor; state: StateTree };
+  /** `forward` at new positions, the first of which is `position`; the state forgets the last `guessed` of them. */
+  step(params: Params, x: tf.Tensor, state: StateTree, position: number, guessed?: number): Stepped;
+}
+
+/** Outputs at new positions, and the state after them. */
+export interface Stepped {
+  readonly x: tf.Tensor;
+  readonly state: StateTree;
 }
 
 /** Where an objective keeps the parameters of the head that predicts `ahead` + 1 tokens ahead. */
@@ -64,7 +70,19 @@ const blockHead = (block: Block): Head => ({
   init: (rng) => prefixed('block', block.init(rng.scope('block'))),
   forward: (params, x, context) => block.forward(scoped(params, 'block'), x, context),
   initialState: () => block.initialState(1),
-  step: (params, x, state, position) => block.step(scoped(params, 'block'), x, state, { position }),
+  step(params, x, state, position, guessed = 0) {
+    const own = scoped(params, 'block');
+    const certain = x.shape[1]! - guessed;
+    if (guessed === 0) return block.step(own, x, state, { position });
+    if (certain === 0) return { x: block.step(own, x, state, { position }).x, state };
+    if (block.rewind !== undefined) {
+      const all = block.step(own, x, state, { position, rewindable: true });
+      return { x: all.x, state: block.rewind(own, all.state, guessed) };
+    }
+    const first = block.step(own, span(x, 0, certain), state, { position });
+    const rest = block.step(own, span(x, certain, guessed), first.state, { position: position + certain });
+    return { x: tf.concat([first.x, rest.x], 1), state: first.state };
+  },
 });
 
 /** The blocks of heads 1 to `count` beyond the next token's, built for the hidden size of a model. */
@@ -87,8 +105,8 @@ export function withNorm(head: Head, dModel: number): Head {
     init: (rng) => ({ ...head.init(rng), 'norm.weight': tf.ones([dModel]) }),
     forward: (params, x, context) => norm(params, head.forward(params, x, context)),
     initialState: () => head.initialState(),
-    step(params, x, state, position) {
-      const result = head.step(params, x, state, position);
+    step(params, x, state, position, guessed) {
+      const result = head.step(params, x, state, position, guessed);
       return { x: norm(params, result.x), state: result.state };
     },
   };

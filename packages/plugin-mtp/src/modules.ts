@@ -14,7 +14,7 @@ import {
   z,
 } from '@llmx/core';
 
-import { blockHeads, type Head, selected } from './heads.ts';
+import { blockHeads, type Head, selected, type Stepped } from './heads.ts';
 import { selectionSchema } from './options.ts';
 
 const EMBEDDING = 'embedding.tokens';
@@ -79,14 +79,14 @@ export class Module {
     return this.#block.initialState();
   }
 
-  /** `forward` at new positions, the first of which is `position`. */
+  /** `forward` at new positions, the first of which is `position`; the state forgets the last `guessed` of them. */
   step(
     params: Params,
     [x, embedded]: readonly [tf.Tensor, tf.Tensor],
     state: StateTree,
-    position: number,
-  ): { x: tf.Tensor; state: StateTree } {
-    return this.#block.step(params, this.#project(params, x, embedded), state, position);
+    { position, guessed }: { readonly position: number; readonly guessed: number },
+  ): Stepped {
+    return this.#block.step(params, this.#project(params, x, embedded), state, position, guessed);
   }
 
   #project(params: Params, x: tf.Tensor, embedded: tf.Tensor): tf.Tensor {

@@ -24,6 +24,8 @@ const joined = (tensors: readonly (tf.Tensor | undefined)[]): tf.Tensor | undefi
   return present.length > 0 ? tf.concat(present, 1) : undefined;
 };
 
+const lastOf = (ids: readonly number[], count: number): readonly number[] => ids.slice(ids.length - count);
+
 const lengthOf = (x: tf.Tensor | undefined): number => x?.shape[1] ?? 0;
 
 /**
@@ -75,23 +77,20 @@ class SequentialDraft implements Draft {
     tokens: { certain: readonly number[]; guessed: readonly number[] },
   ) {
     const [model, module, own] = [this.#model, this.#modules[ahead - 1]!, ownParams(params, ahead)];
-    const pass = (x: tf.Tensor, ids: readonly number[], state: StateTree, start: number) => {
-      const read = tf.tensor2d([ids.slice(-lengthOf(x))], undefined, 'int32');
-      return module.step(own, [x, embedTokens(model, params, read)], state, start);
-    };
     const known = joined([waiting, before.certain]);
     // The first module reads the next token, which is always certain.
     const held = known !== undefined && ahead > 1 ? last(known) : undefined;
     const ready = lengthOf(known) - lengthOf(held);
-    const settled = ready > 0 ? pass(span(known!, 0, ready), tokens.certain, block, position) : undefined;
-    const after = settled?.state ?? block;
-    const open = joined([held, before.guessed]);
-    const guessed = open && pass(open, tokens.guessed, after, position + ready).x;
-    const states = module.finish(own, last((guessed ?? settled?.x)!));
+    const guessed = lengthOf(held) + lengthOf(before.guessed);
+    const ids = [...lastOf(tokens.certain, ready), ...lastOf(tokens.guessed, guessed)];
+    const embedded = embedTokens(model, params, tf.tensor2d([ids], undefined, 'int32'));
+    const inputs = [joined([known, before.guessed])!, embedded] as const;
+    const { x, state } = module.step(own, inputs, block, { position, guessed });
+    const part = (start: number, length: number) => (length > 0 ? span(x, start, length) : undefined);
     return {
-      outputs: { certain: settled?.x, guessed },
-      logits: model.logits(params, states),
-      state: { position: position + ready, block: after as tf.TensorContainer, ...(held && { waiting: held }) },
+      outputs: { certain: part(0, ready), guessed: part(ready, guessed) },
+      logits: model.logits(params, module.finish(own, last(x))),
+      state: { position: position + ready, block: state as tf.TensorContainer, ...(held && { waiting: held }) },
     };
   }
 }
