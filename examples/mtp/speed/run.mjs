@@ -7,14 +7,13 @@ import { openDataset } from '@llmx/core';
 
 import { mean, openExperiment } from '../../support/experiment.mjs';
 import { draw, table } from './report.mjs';
+import { openWriter } from './writer.mjs';
 
 const RUN = 'multi-token';
-/** Heads that decode at each temperature, the next token's included; 1 is ordinary decoding. */
-const HEADS = new Map([
-  [0, [1, 2, 3, 4, 5, 6, 7, 8]],
-  [0.8, [1, 2, 4, 8]],
-]);
-const PROMPTS = 8;
+/** Heads that decode, the next token's included; 1 is ordinary decoding. */
+const HEADS = [1, 2, 3, 4, 5, 6, 7, 8];
+const TEMPERATURES = [0, 0.8];
+const PROMPTS = 16;
 // Together they fit into the context, so that no text is cut and read again.
 const [PROMPT_BYTES, BYTES] = [64, 190];
 
@@ -34,21 +33,11 @@ function heldOutPrompts() {
   return prompts;
 }
 
-/** One continuation. The first pass, which reads the prompt, counts as all others do. */
-async function generate(prompt, heads, temperature) {
-  const draft = heads === 1 ? [] : ['--speculative', '--draft-tokens', heads - 1];
-  const limits = ['--max-tokens', BYTES, '--temperature', temperature];
-  const args = ['generate', `runs/${RUN}`, `--prompt=${prompt}`, ...limits, ...draft, '--json'];
-  const { text, tokens, seconds, speculative } = JSON.parse(await experiment.llmx(args.map(String)));
-  const { passes = tokens, proposed = [], accepted = [] } = speculative ?? {};
-  return { heads, temperature, text, tokens, seconds, passes, proposed, accepted };
-}
-
 /** All continuations of a prompt, one after another, so that what else the machine does falls on all alike. */
-async function measure(prompt) {
+async function measure(write, prompt) {
   const all = [];
-  for (const [temperature, counts] of HEADS)
-    for (const heads of counts) all.push(await generate(prompt, heads, temperature));
+  for (const temperature of TEMPERATURES)
+    for (const heads of HEADS) all.push(await write({ prompt, heads, temperature, maxTokens: BYTES }));
   const [{ text }] = all;
   console.log(JSON.stringify(`${prompt}|${text}`));
   // Sampled texts are other draws from the same distribution.
@@ -66,17 +55,18 @@ function onTrueText() {
   const average = (key) => mean(last.map((line) => line[key]));
   return {
     tokensPerPass: average('acceptance/tokensPerPass'),
-    losses: HEADS.get(0).map((head) => average(`loss/head${head}`)),
-    acceptance: HEADS.get(0)
-      .slice(1)
-      .map((head) => average(`acceptance/head${head}`)),
+    losses: HEADS.map((head) => average(`loss/head${head}`)),
+    acceptance: HEADS.slice(1).map((head) => average(`acceptance/head${head}`)),
   };
 }
 
 await experiment.prepareAddresses();
 // One thread, for decoding too: a checkpoint keeps its backend, and passes over a few bytes gain nothing from more.
 const { valLoss } = await experiment.train({ config: 'multi-token.yaml', name: RUN, settings: {}, threads: 1 });
+const write = await openWriter(experiment.folder, RUN);
+const prompts = heldOutPrompts();
+await measure(write, prompts[0]); // not counted: what runs for the first time is slow
 const texts = [];
-for (const prompt of heldOutPrompts()) texts.push(await measure(prompt));
+for (const prompt of prompts) texts.push(await measure(write, prompt));
 const results = { valLoss, trueText: onTrueText(), texts };
 experiment.report({ results, table: table(results), plots: { 'plot.svg': draw(results) } });
