@@ -25,4 +25,6 @@ export function buildLibrary(options: LibraryOptions): Promise<boolean>;
 export function buildEngine(options?: {
   readonly compiler?: Compiler | undefined;
   readonly sanitize?: boolean;
+  /** AMX in plain C++, on any machine: as the manual has it, or wrong. */
+  readonly amxModel?: 'exact' | 'faulty';
 }): Promise<{ readonly output: string; readonly built: boolean }>;

@@ -46,11 +46,20 @@ const LEVELS = {
     { level: 1, flags: [] },
   ],
 };
-/** Levels for sources that multiply in bfloat16. */
+/** Products in tile registers; fewer sources have a use for these. */
+const AMX = 5;
+/** What AVX-512 with products of bfloat16 may use. */
+const AVX512_BF16 = ['-march=x86-64-v4', '-mavx512bf16', '-mprefer-vector-width=512'];
+/** Levels for sources that multiply in bfloat16. Left out where compiler or assembler do not know the instructions, such as `probe`. */
 const BFLOAT16_LEVELS = {
-  x64: [{ level: 4, flags: ['-march=x86-64-v4', '-mavx512bf16', '-mprefer-vector-width=512'] }],
+  x64: [
+    { level: 4, flags: AVX512_BF16, probe: 'vdpbf16ps %zmm0, %zmm1, %zmm2' },
+    { level: AMX, flags: [...AVX512_BF16, '-mamx-tile', '-mamx-bf16'], probe: 'tdpbf16ps %tmm0, %tmm1, %tmm2' },
+  ],
   arm64: [],
 };
+/** Forms of level 5 in plain C++ (native/kernels/amx.h), for the machine that compiles them. */
+const AMX_MODELS = { exact: '-DLLMX_AMX_MODEL=1', faulty: '-DLLMX_AMX_MODEL=2' };
 
 /** A C++ compiler: the environment's CXX, else g++ or clang++, whichever works first; `version` is its first line. */
 export function findCompiler() {
@@ -71,6 +80,19 @@ const run = (command, args) =>
       resolve({ ok: error === null, stderr }),
     );
   });
+
+/** Whether compiler and assembler take a level's flags and instructions. */
+function knows({ command }, { flags, probe }) {
+  const args = [...flags, '-x', 'c++', '-c', '-o', os.devNull, '-'];
+  return spawnSync(command, args, { input: `void probe() { asm volatile("${probe}"); }` }).status === 0;
+}
+
+/** The levels for sources that multiply in bfloat16. */
+function bfloat16Levels(compiler, amxModel) {
+  const levels = BFLOAT16_LEVELS[process.arch].filter((level) => knows(compiler, level));
+  if (amxModel === undefined) return levels;
+  return [...levels.filter(({ level }) => level < AMX), { level: AMX, flags: ['-march=native', AMX_MODELS[amxModel]] }];
+}
 
 /** All headers beside the sources and of the contract: a change of any of them compiles everything again. */
 function headers(sources) {
@@ -99,22 +121,26 @@ async function inParallel(jobs) {
  * Builds one library, as far as it is out of date.
  *
  * @param kernels sources compiled per instruction set
- * @param products names of those among them that multiply in bfloat16
+ * @param products names of those among them that multiply in bfloat16, or read and write it
+ * @param tiled names of those among them that multiply in tile registers
  * @param sources other sources, compiled once
  * @param output the library's file
  * @param cache folder for objects
  * @param sanitize whether to check addresses and undefined behaviour while running, for tests
+ * @param amxModel AMX in plain C++, as the manual has it (`exact`) or not (`faulty`), for tests on any machine
  * @returns whether anything was built
  * @throws Error with the compiler's message
  */
 export async function buildLibrary({
   kernels,
   products = [],
+  tiled = [],
   sources = [],
   output,
   cache,
   compiler = findCompiler(),
   sanitize = false,
+  amxModel,
 }) {
   const levels = LEVELS[process.arch];
   if (compiler === undefined) throw new Error('No C++ compiler was found.');
@@ -123,13 +149,16 @@ export async function buildLibrary({
     ? ['-g', '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-fno-omit-frame-pointer']
     : [];
   const library = path.join(here, 'src', 'library.cpp');
+  const more = products.length > 0 ? bfloat16Levels(compiler, amxModel) : [];
+  const levelsOf = (source) => [
+    ...levels,
+    ...more.filter(({ level }) => (level === AMX ? tiled : products).includes(path.basename(source))),
+  ];
   const units = [
     ...kernels.flatMap((source) =>
-      [...levels, ...(products.includes(path.basename(source)) ? BFLOAT16_LEVELS[process.arch] : [])].map(
-        ({ level, flags }) => [source, [...KERNEL_FLAGS, ...flags, `-DLLMX_ISA=${level}`]],
-      ),
+      levelsOf(source).map(({ level, flags }) => [source, [...KERNEL_FLAGS, ...flags, `-DLLMX_ISA=${level}`]]),
     ),
-    ...[...sources, library].map((source) => [source, []]),
+    ...[...sources, library].map((source) => [source, amxModel === undefined ? [] : [AMX_MODELS[amxModel]]]),
   ];
   const shared = headers([...kernels, ...sources]);
   fs.mkdirSync(cache, { recursive: true });
@@ -147,6 +176,8 @@ export async function buildLibrary({
   await inParallel(objects.filter(({ file }) => !fs.existsSync(file)).map((object) => () => compile(compiler, object)));
   await link(compiler, objects, output, extra);
   fs.writeFileSync(stampFile, stamp);
+  // The model's build takes most objects from the ordinary one's folder.
+  if (amxModel !== undefined) return true;
   const current = new Set(objects.map(({ file }) => path.basename(file)));
   for (const file of fs.readdirSync(cache))
     if (file.endsWith('.o') && !current.has(file)) fs.rmSync(path.join(cache, file), { force: true });
@@ -183,20 +214,21 @@ async function link(compiler, objects, output, extra) {
   fs.renameSync(temporary, output);
 }
 
-/** Builds llmx's engine into `build/`; gives the library's path. */
-export async function buildEngine({ compiler = findCompiler(), sanitize = false } = {}) {
+/** Builds llmx's engine, or a form of it for tests, into `build/`; gives the library's path. */
+export async function buildEngine({ compiler = findCompiler(), sanitize = false, amxModel } = {}) {
   const folder = path.join(here, 'kernels');
   const kernels = fs
     .readdirSync(folder)
     .flatMap((file) => (file.endsWith('.cpp') ? [path.join(folder, file)] : []))
     .toSorted();
   const build = path.join(here, '..', 'build');
-  const output = path.join(build, libraryName(sanitize ? 'llmx-native-sanitized' : 'llmx-native'));
+  const form = sanitize ? '-sanitized' : amxModel === undefined ? '' : `-amx-${amxModel}`;
+  const output = path.join(build, libraryName(`llmx-native${form}`));
   const sources = [path.join(here, 'src', 'runtime.cpp')];
   const cache = path.join(build, sanitize ? 'objects-sanitized' : 'objects');
-  const products = ['matmul', 'cross_entropy', 'attention', 'attention_grad', 'elementwise', 'norm'].map(
-    (name) => `${name}.cpp`,
-  );
-  const built = await buildLibrary({ kernels, products, sources, output, cache, compiler, sanitize });
+  const named = (...names) => names.map((name) => `${name}.cpp`);
+  const products = named('matmul', 'cross_entropy', 'attention', 'attention_grad', 'elementwise', 'norm');
+  const tiled = named('matmul', 'cross_entropy');
+  const built = await buildLibrary({ kernels, products, tiled, sources, output, cache, compiler, sanitize, amxModel });
   return { output, built };
 }

@@ -7,7 +7,7 @@ import { LlmxError } from '@llmx/core';
 import type { LibraryHandle } from 'koffi';
 
 /** The levels of native/include/llmx/kernel.h, by their numbers there. */
-export const INSTRUCTION_SETS = ['reference', 'portable', 'avx2', 'avx512', 'avx512-bf16'] as const;
+export const INSTRUCTION_SETS = ['reference', 'portable', 'avx2', 'avx512', 'avx512-bf16', 'amx'] as const;
 export type InstructionSet = (typeof INSTRUCTION_SETS)[number];
 
 const EXTENSION: Partial<Record<NodeJS.Platform, string>> = { win32: '.dll', darwin: '.dylib' };
@@ -104,6 +104,7 @@ export class Library {
   readonly #argumentsAddress: number;
   readonly #kernels = new Map<string, number>();
   #instructionSet: InstructionSet;
+  #distrusted: { readonly level: InstructionSet; readonly reason: string } | undefined;
   #threads = 1;
 
   private constructor(file: string, koffi: Koffi, handle: LibraryHandle) {
@@ -150,11 +151,23 @@ export class Library {
     return this.#instructionSet;
   }
 
-  /** Limits kernels to an instruction set; one that the machine lacks is lowered to the best it has. */
+  /** Limits kernels to an instruction set; one that the machine lacks, or that is not trusted, is lowered to the best below. */
   setInstructionSet(wanted: InstructionSet): void {
-    const level = Math.min(INSTRUCTION_SETS.indexOf(wanted), INSTRUCTION_SETS.indexOf(this.bestInstructionSet));
-    this.#instructionSet = INSTRUCTION_SETS[level]!;
+    const best = INSTRUCTION_SETS.indexOf(this.bestInstructionSet);
+    const trusted = this.#distrusted === undefined ? best : INSTRUCTION_SETS.indexOf(this.#distrusted.level) - 1;
+    this.#instructionSet = INSTRUCTION_SETS[Math.min(INSTRUCTION_SETS.indexOf(wanted), best, trusted)]!;
     this.#kernels.clear();
+  }
+
+  /** Uses neither this instruction set nor better ones from here on; `reason` is a clause. */
+  distrust(level: InstructionSet, reason: string): void {
+    this.#distrusted = { level, reason };
+    this.setInstructionSet(this.#instructionSet);
+  }
+
+  /** Which instruction set is not trusted and why, as a clause; undefined if all are. */
+  get distrusted(): string | undefined {
+    return this.#distrusted && `${this.#distrusted.level} is not used: ${this.#distrusted.reason}`;
   }
 
   /** Bytes of working memory that kernels hold. */

@@ -6,13 +6,20 @@
 
 namespace llmx::LLMX_ISA_NAME {
 
-#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+#if LLMX_ISA >= LLMX_ISA_AVX512_BF16
 
 // Two bfloat16 in a word of 32 bits, the first in its lower half. Words are moved as floats, never computed with as such.
 
 /** The words of 32 neighbouring numbers. */
 LLMX_INLINE vec neighbours(vec first, vec second) {
+#if defined(__AVX512BF16__)
   return reinterpret_cast<vec>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
+#else
+  const half_vec halves[2] = {narrowed(first), narrowed(second)};
+  vec v;
+  std::memcpy(&v, halves, sizeof v);
+  return v;
+#endif
 }
 
 /** Words with an element of `first` and one of `second` each. */
@@ -21,6 +28,10 @@ LLMX_INLINE vec zipped(half_vec first, half_vec second) {
   return reinterpret_cast<vec>(__builtin_convertvector(first, wide) | __builtin_convertvector(second, wide) << 16);
 }
 LLMX_INLINE vec zipped(vec first, vec second) { return zipped(narrowed(first), narrowed(second)); }
+
+#endif
+
+#if LLMX_ISA == LLMX_ISA_AVX512_BF16
 
 /** See FloatWords. */
 struct Bfloat16Words {

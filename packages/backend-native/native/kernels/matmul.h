@@ -93,8 +93,10 @@ inline void finish_line(const Epilogue& epilogue, int64_t index, int64_t column,
 
 // ---- Blocks and slices
 
-// Longest block of the sum: a panel of 8 x 768 floats of a (24 KiB) stays in a first-level cache of 32 or 48 KiB.
+// Longest block of the sum: a panel of 8 x 768 floats of a (24 KiB) stays in a first-level cache of 32 or 48 KiB. Of tile
+// registers, which take 32 rows of half the bytes, it fills the larger one; shorter blocks would read and write sums more often.
 constexpr int64_t DEPTH = 768;
+static_assert(DEPTH % Float32::STEP == 0 && DEPTH % Bfloat16::STEP == 0);
 // Columns of packed b that are used for all rows of a task before the next ones: with DEPTH 576 KiB of the second-level cache.
 constexpr int64_t COLUMNS = 192;
 // Floats of an operand that are packed as a whole at a time: 4 MiB, which every task reads again from the last-level cache.
@@ -102,12 +104,12 @@ constexpr int64_t WHOLE = 1 << 20;
 // Slots of scratch memory.
 enum { WHOLE_SLOT = 12, SLICE_SLOT = 13, PARTIAL_SLOT = 14 };
 
-/** How the sum, of at least one term, is cut into blocks of nearly equal length. */
+/** How the sum, of at least one term, is cut into blocks of nearly equal length, each but the last a multiple of `step`. */
 struct Blocks {
   int64_t depth, count, length;
 
-  explicit Blocks(int64_t depth)
-      : depth(depth), count(divide_up(depth, DEPTH)), length(round_up(divide_up(depth, count), 4)) {}
+  Blocks(int64_t depth, int64_t step)
+      : depth(depth), count(divide_up(depth, DEPTH)), length(round_up(divide_up(depth, count), max<int64_t>(4, step))) {}
 
   int64_t begin(int64_t block) const { return block * length; }
   int64_t size(int64_t block) const { return min(length, depth - begin(block)); }
@@ -154,6 +156,7 @@ LLMX_INLINE void fetch_tile(const Matmul& matmul, int64_t at, int rows, int colu
 template <class Format>
 inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t depth, const float* a, const float* b,
                                 bool add) {
+  constexpr int MR = Format::MR, NR = Format::NR;
   alignas(64) float sums[MR * NR];
   for (int64_t i = 0; i < part.rows; i += MR) {
     const int rows = static_cast<int>(min<int64_t>(MR, part.rows - i));
@@ -174,6 +177,7 @@ inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t 
 template <class Format>
 inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks& blocks, int64_t block, const float* a,
                            const float* b) {
+  [[maybe_unused]] const typename Format::Registers registers;
   const int64_t depth = words<Format>(blocks.size(block));
   const bool add = block > 0 || matmul.accumulate, last = block == blocks.count - 1;
   for (int64_t j = 0; j < part.columns; j += COLUMNS) {
@@ -185,8 +189,8 @@ inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks&
     if (last && !matmul.epilogue.is_plain()) {
       multiply_and_finish<Format>(matmul, some, depth, a, columns, add);
     } else {
-      multiply_panels<Format>(some.rows, some.columns, depth, a, depth * MR, columns, depth * NR, some.partial, some.partial_line,
-                      add);
+      multiply_panels<Format>(some.rows, some.columns, depth, a, depth * Format::MR, columns, depth * Format::NR, some.partial,
+                              some.partial_line, add);
     }
   }
 }
@@ -194,9 +198,9 @@ inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks&
 /** The whole product in one task. */
 template <class Format>
 inline void multiply_alone(const Matmul& matmul, int32_t worker) {
-  const Blocks blocks(matmul.k);
-  float* a = scratch<float>(worker, WHOLE_SLOT, round_up(matmul.m, MR) * blocks.length);
-  float* b = scratch<float>(worker, SLICE_SLOT, round_up(matmul.n, NR) * blocks.length);
+  const Blocks blocks(matmul.k, Format::STEP);
+  float* a = scratch<float>(worker, WHOLE_SLOT, round_up(matmul.m, Format::MR) * blocks.length);
+  float* b = scratch<float>(worker, SLICE_SLOT, round_up(matmul.n, Format::NR) * blocks.length);
   Part part{0, matmul.m, 0, matmul.n};
   if (a == nullptr || b == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
   for (int64_t block = 0; block < blocks.count; ++block) {
@@ -224,10 +228,10 @@ inline int32_t for_groups(const Matmul& matmul, const Blocks& blocks, int64_t ex
 /** b packed as a whole; each task takes a slice of rows, whose part of a it packs. */
 template <class Format>
 inline int32_t multiply_by_rows(const Matmul& matmul) {
-  const Blocks blocks(matmul.k);
-  const int64_t columns = round_up(matmul.n, NR), group = 2 * NR, groups = divide_up(matmul.n, group);
+  const Blocks blocks(matmul.k, Format::STEP);
+  const int64_t columns = round_up(matmul.n, Format::NR), group = 2 * Format::NR, groups = divide_up(matmul.n, group);
   // 32 tasks or more where the rows suffice; at least 32 rows, so that b from the last-level cache keeps up.
-  const int64_t slice = min<int64_t>(96, round_up(max<int64_t>(32, divide_up(matmul.m, 32)), MR));
+  const int64_t slice = min<int64_t>(96, round_up(max<int64_t>(32, divide_up(matmul.m, 32)), Format::MR));
   return for_groups(matmul, blocks, columns, [&](int64_t first, int64_t count, float* b) {
     parallel(count * groups, [&](int64_t task, int32_t) {
       const int64_t block = first + task / groups, column = task % groups * group, depth = blocks.size(block);
@@ -237,7 +241,7 @@ inline int32_t multiply_by_rows(const Matmul& matmul) {
     });
     parallel(divide_up(matmul.m, slice), [&](int64_t task, int32_t worker) {
       Part part{task * slice, min(slice, matmul.m - task * slice), 0, matmul.n};
-      float* a = scratch<float>(worker, SLICE_SLOT, round_up(slice, MR) * blocks.length);
+      float* a = scratch<float>(worker, SLICE_SLOT, round_up(slice, Format::MR) * blocks.length);
       if (a == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
       for (int64_t block = first; block < first + count; ++block) {
         pack_rows<Format>(a, matmul.a_from(part.row, blocks.begin(block)), matmul.a_line, matmul.transpose_a, part.rows,
@@ -251,9 +255,9 @@ inline int32_t multiply_by_rows(const Matmul& matmul) {
 /** a packed as a whole; each task takes a slice of columns, whose part of b it packs. */
 template <class Format>
 inline int32_t multiply_by_columns(const Matmul& matmul) {
-  const Blocks blocks(matmul.k);
-  const int64_t rows = round_up(matmul.m, MR), group = 8 * MR, groups = divide_up(matmul.m, group);
-  const int64_t slice = min<int64_t>(2 * COLUMNS, round_up(divide_up(matmul.n, 32), NR));
+  const Blocks blocks(matmul.k, Format::STEP);
+  const int64_t rows = round_up(matmul.m, Format::MR), group = round_up(64, Format::MR), groups = divide_up(matmul.m, group);
+  const int64_t slice = min<int64_t>(2 * COLUMNS, round_up(divide_up(matmul.n, 32), Format::NR));
   return for_groups(matmul, blocks, rows, [&](int64_t first, int64_t count, float* a) {
     parallel(count * groups, [&](int64_t task, int32_t) {
       const int64_t block = first + task / groups, row = task % groups * group, depth = blocks.size(block);
@@ -263,7 +267,7 @@ inline int32_t multiply_by_columns(const Matmul& matmul) {
     });
     parallel(divide_up(matmul.n, slice), [&](int64_t task, int32_t worker) {
       Part part{0, matmul.m, task * slice, min(slice, matmul.n - task * slice)};
-      float* b = scratch<float>(worker, SLICE_SLOT, round_up(slice, NR) * blocks.length);
+      float* b = scratch<float>(worker, SLICE_SLOT, round_up(slice, Format::NR) * blocks.length);
       if (b == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
       for (int64_t block = first; block < first + count; ++block) {
         pack_columns<Format>(b, matmul.b_from(blocks.begin(block), part.column), matmul.b_line, matmul.transpose_b,

@@ -13,6 +13,11 @@
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
+#if defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 extern "C" const llmx_entry* llmx_library_attach(const llmx_host* host);
@@ -180,18 +185,57 @@ std::vector<const llmx_entry*>& libraries() {
   return lists;
 }
 
-int32_t best_instruction_set() {
+/**
+ * Whether tile registers can be used: by the processor, by an operating system that saves them, and by its leave, which Linux
+ * wants to be asked for. Leave once given holds for all threads of the process, earlier ones too; it is refused where a thread
+ * has a signal stack too small for the registers.
+ */
+bool has_amx() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr uint32_t OSXSAVE = 1u << 27, AMX_BF16 = 1u << 22, AMX_TILE = 1u << 24, TILE_STATE = 3u << 17;
+  constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+  uint32_t a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || (c & OSXSAVE) == 0) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & AMX_BF16) == 0 || (d & AMX_TILE) == 0) return false;
+  uint32_t enabled, upper;
+  asm("xgetbv" : "=a"(enabled), "=d"(upper) : "c"(0));
+  return (enabled & TILE_STATE) == TILE_STATE && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+  return false;
+#endif
+}
+
+/** The best level of this machine. */
+int32_t machine_level() {
 #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  if (avx512 && __builtin_cpu_supports("avx512bf16")) return LLMX_ISA_AVX512_BF16;
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) return has_amx() ? LLMX_ISA_AMX : LLMX_ISA_AVX512_BF16;
   return avx512 ? LLMX_ISA_AVX512 : avx2 ? LLMX_ISA_AVX2 : LLMX_ISA_PORTABLE;
 #else
   return LLMX_ISA_PORTABLE;
 #endif
+}
+
+/** Whether this machine runs code of that level. */
+bool runs(int32_t level) {
+  static const int32_t best = machine_level();
+#if defined(LLMX_AMX_MODEL)
+  if (level == LLMX_ISA_AMX) return true;  // compiled for this very machine
+#endif
+  return level <= best;
+}
+
+/** The best level that this machine runs and that the compiler of the engine knew. */
+int32_t best_instruction_set() {
+  int32_t best = LLMX_ISA_REFERENCE;
+  for (const llmx_entry* list : libraries())
+    for (const llmx_entry* entry = list; entry != nullptr; entry = entry->next)
+      if (entry->isa > best && runs(entry->isa)) best = entry->isa;
+  return best;
 }
 
 std::vector<llmx_function>& functions() {
@@ -205,7 +249,7 @@ std::vector<llmx_function>& functions() {
 
 LLMX_EXPORT uint32_t llmx_abi() { return LLMX_KERNEL_ABI; }
 
-/** The best level of instruction sets that this machine has. */
+/** The best level of instruction sets that this machine has, among those of the libraries added so far. */
 LLMX_EXPORT int32_t llmx_best_instruction_set() { return best_instruction_set(); }
 
 /** Sets the number of threads; gives the number in use. */
@@ -225,12 +269,12 @@ LLMX_EXPORT void llmx_add_library(const void* entries) {
   libraries().push_back(entries == nullptr ? llmx_library_attach(&host) : static_cast<const llmx_entry*>(entries));
 }
 
-/** A handle of the kernel's form for the highest level up to `instruction_set`; -1 if there is none. */
+/** A handle of the kernel's form for the highest level up to `instruction_set` that the machine runs; -1 if there is none. */
 LLMX_EXPORT int32_t llmx_find(const char* name, int32_t instruction_set) {
   const llmx_entry* best = nullptr;
   for (const llmx_entry* list : libraries())
     for (const llmx_entry* entry = list; entry != nullptr; entry = entry->next)
-      if (std::strcmp(entry->name, name) == 0 && entry->isa <= instruction_set &&
+      if (std::strcmp(entry->name, name) == 0 && entry->isa <= instruction_set && runs(entry->isa) &&
           (best == nullptr || entry->isa > best->isa))
         best = entry;
   if (best == nullptr) return -1;

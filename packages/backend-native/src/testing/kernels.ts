@@ -31,9 +31,13 @@ export const argument = (values: Array, ...shape: number[]): Argument => ({
 const file = locateEngine();
 export const library = file === undefined ? undefined : await Library.open(file);
 
-/** Instruction sets of this machine, `reference` left out. */
+/** Instruction sets of this machine, `reference` left out; LLMX_TEST_ISA names the only one to be tested. */
 export const available: readonly InstructionSet[] =
-  library === undefined ? [] : INSTRUCTION_SETS.slice(1, INSTRUCTION_SETS.indexOf(library.bestInstructionSet) + 1);
+  library === undefined
+    ? []
+    : INSTRUCTION_SETS.slice(1, INSTRUCTION_SETS.indexOf(library.bestInstructionSet) + 1).filter(
+        (level) => level === (process.env['LLMX_TEST_ISA'] ?? level),
+      );
 
 /** Numbers rounded to bfloat16, to the nearest, ties to even, and their bits. */
 export function narrowed(values: Float32Array): Uint16Array {
@@ -77,7 +81,7 @@ export function runKernel(
   numbers: readonly number[] = [],
   options: RunOptions = {},
 ): void {
-  const { instructionSet = 'avx512-bf16', threads = 1, misalign = 0 } = options;
+  const { instructionSet = INSTRUCTION_SETS.at(-1)!, threads = 1, misalign = 0 } = options;
   const copies = new Map<Array, { view: Array; native: Omit<NativeTensor, 'shape'> }>();
   for (const tensor of tensors) {
     if (tensor === undefined || copies.has(tensor.values)) continue;

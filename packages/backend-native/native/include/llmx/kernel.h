@@ -45,6 +45,8 @@
 #define LLMX_ISA_AVX512 3
 /** AVX-512 with products of bfloat16 pairs; only sources that make use of these are compiled for it. */
 #define LLMX_ISA_AVX512_BF16 4
+/** The above with products of tiles of bfloat16 (AMX-TILE and AMX-BF16); likewise. */
+#define LLMX_ISA_AMX 5
 
 #ifndef LLMX_ISA
 #define LLMX_ISA LLMX_ISA_PORTABLE
@@ -57,6 +59,8 @@
 #define LLMX_ISA_NAME avx512
 #elif LLMX_ISA == LLMX_ISA_AVX512_BF16
 #define LLMX_ISA_NAME avx512_bf16
+#elif LLMX_ISA == LLMX_ISA_AMX
+#define LLMX_ISA_NAME amx
 #else
 #define LLMX_ISA_NAME portable
 #endif

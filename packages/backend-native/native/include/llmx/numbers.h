@@ -6,7 +6,7 @@
 
 #include "llmx/kernel.h"
 
-#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+#if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
 
@@ -41,7 +41,7 @@ LLMX_INLINE vec widened(half_vec v) {
 }
 /** Rounded; where the machine has an instruction for it, subnormal numbers become 0. */
 LLMX_INLINE half_vec narrowed(vec v) {
-#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+#if defined(__AVX512BF16__)
   return reinterpret_cast<half_vec>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(v)));
 #else
   typedef uint32_t bits __attribute__((vector_size(LANES * 4)));
