@@ -12,6 +12,7 @@ import {
 } from './library.ts';
 import type { NativeBackend } from './native-backend.ts';
 import { measurePeaks } from './peaks.ts';
+import { checkTiles } from './tile-check.ts';
 
 /** Limits the instruction set, e.g. to see what a machine without AVX-512 would do. */
 const ISA_VARIABLE = 'LLMX_NATIVE_ISA';
@@ -67,7 +68,9 @@ const multipliesBfloat16 = ({ instructionSet }: Library): boolean =>
 
 const describe = ({ library, roundsProducts }: NativeBackend): string => {
   const threads = library.threads === 1 ? 'one thread' : `${library.threads} threads`;
-  return `C++ kernels, ${library.instructionSet}, ${threads}${roundsProducts ? ', products in bfloat16' : ''}`;
+  const products = roundsProducts ? ', products in bfloat16' : '';
+  const warning = library.distrusted === undefined ? '' : ` (${library.distrusted})`;
+  return `C++ kernels, ${library.instructionSet}, ${threads}${products}${warning}`;
 };
 
 /**
@@ -84,12 +87,13 @@ export async function registerNativeBackend({
   backend.roundsProducts = precision === 'bf16';
   backend.library.setInstructionSet(wantedInstructionSet(backend.library));
   backend.library.setThreads(threads);
+  checkTiles(backend.library);
   return describe(backend);
 }
 
 export const nativeComponent = defineBackend({
   name: 'native',
-  summary: 'C++ kernels on all cores, with AVX2 and AVX-512 where the processor has them.',
+  summary: 'C++ kernels on all cores, with AVX2, AVX-512 and AMX where the processor has them.',
   config,
   build: ({ threads }, { precision }) => ({
     tfjsName: 'native',
@@ -104,6 +108,7 @@ export const nativeComponent = defineBackend({
           name: 'instruction set',
           value: `${library.instructionSet}${limited}; the machine has ${library.bestInstructionSet}`,
         },
+        ...(library.distrusted === undefined ? [] : [{ name: 'warning', value: library.distrusted }]),
         {
           name: 'bfloat16',
           value: multipliesBfloat16(library)
