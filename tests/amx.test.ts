@@ -1,15 +1,20 @@
 // Level `amx` on machines without it: the engine in a build whose tile instructions are a model of Intel's manual
 // (native/kernels/amx.h), and in one where they compute something else.
 import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 
-import { buildEngine, findCompiler } from '../packages/backend-native/native/build.mjs';
+import { buildEngine, buildLibrary, findCompiler } from '../packages/backend-native/native/build.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const compiler = process.arch === 'x64' ? findCompiler() : undefined;
 const LIMIT = 5 * 60_000;
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'llmx-amx-'));
+afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
 /** What Node prints, run with that engine. */
 function run(library: string, args: readonly string[], environment: Readonly<Record<string, string>> = {}): string {
@@ -46,5 +51,25 @@ describe.skipIf(compiler === undefined)('tile registers', () => {
     const report = run(output, ['packages/cli/bin/llmx.js', 'doctor']);
     expect(report).toContain('avx512-bf16; the machine has amx\n');
     expect(report).toMatch(new RegExp(`warning +${warning}\n`));
+  });
+
+  test('a compiler that does not know them leaves the level out', async ({ skip }) => {
+    skip(process.platform !== 'linux', 'needs a shell script in place of the compiler');
+    const command = path.join(folder, 'older');
+    const script = `#!/bin/sh\ncase "$*" in *-mamx*) exit 1 ;; esac\nexec ${compiler!.command} "$@"\n`;
+    fs.writeFileSync(command, script, { mode: 0o755 });
+    const source = path.join(folder, 'tiny.cpp');
+    fs.writeFileSync(
+      source,
+      '#include "llmx/kernel.h"\nnamespace llmx::LLMX_ISA_NAME { LLMX_KERNEL(Tiny) { return 0; } }',
+    );
+    const levelsWith = async (used: string): Promise<number> => {
+      const cache = path.join(folder, `objects-${path.basename(used)}`);
+      const lists = { kernels: [source], products: ['tiny.cpp'], tiled: ['tiny.cpp'] };
+      const output = path.join(folder, 'tiny.so');
+      await buildLibrary({ ...lists, output, cache, compiler: { command: used, version: used } });
+      return fs.readdirSync(cache).filter((file) => file.startsWith('tiny-')).length;
+    };
+    expect(await levelsWith(command)).toBe((await levelsWith(compiler!.command)) - 1);
   });
 });

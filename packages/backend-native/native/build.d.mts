@@ -5,6 +5,10 @@ export interface Compiler {
 export interface LibraryOptions {
   /** Sources compiled once per instruction set. */
   readonly kernels: readonly string[];
+  /** Names of those among them that multiply in bfloat16, or read and write it. */
+  readonly products?: readonly string[];
+  /** Names of those among them that multiply in tile registers. */
+  readonly tiled?: readonly string[];
   /** Other sources, compiled once. */
   readonly sources?: readonly string[];
   /** The library's file. */

@@ -158,7 +158,7 @@ export async function buildLibrary({
     ...kernels.flatMap((source) =>
       levelsOf(source).map(({ level, flags }) => [source, [...KERNEL_FLAGS, ...flags, `-DLLMX_ISA=${level}`]]),
     ),
-    ...[...sources, library].map((source) => [source, amxModel === undefined ? [] : [AMX_MODELS[amxModel]]]),
+    ...[...sources, library].map((source) => [source, amxModel === undefined ? [] : ['-DLLMX_AMX_MODEL']]),
   ];
   const shared = headers([...kernels, ...sources]);
   fs.mkdirSync(cache, { recursive: true });

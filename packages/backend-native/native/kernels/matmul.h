@@ -177,7 +177,7 @@ inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t 
 template <class Format>
 inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks& blocks, int64_t block, const float* a,
                            const float* b) {
-  [[maybe_unused]] const typename Format::Registers registers;
+  [[maybe_unused]] const typename Format::Registers registers{};
   const int64_t depth = words<Format>(blocks.size(block));
   const bool add = block > 0 || matmul.accumulate, last = block == blocks.count - 1;
   for (int64_t j = 0; j < part.columns; j += COLUMNS) {

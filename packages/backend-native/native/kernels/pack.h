@@ -204,18 +204,18 @@ template <int WIDTH>
 inline void pack_pairs_lengthwise(float* to, Numbers from, int64_t stride, int64_t count, int64_t depth) {
   constexpr int GROUP = WIDTH < LANES ? LANES : WIDTH, PART = WIDTH < LANES ? WIDTH : LANES;
   static_assert(GROUP % PART == 0 && LANES % PART == 0);
-  const int64_t panel = words<Bfloat16>(depth) * WIDTH, filled = 2 * words<Bfloat16>(depth);
-  for (int64_t block = 0; block < filled; block += BLOCK) {
-    const int64_t end = min(filled, block + BLOCK);
+  const int64_t panel = words<Bfloat16>(depth) * WIDTH, used = divide_up(depth, 2) * WIDTH;
+  for (int64_t block = 0; block < depth; block += BLOCK) {
+    const int64_t end = min(depth, block + BLOCK);
     for (int64_t i = 0; i < count; i += GROUP)
       for (int64_t p = block; p < end; p += 2)
         for (int64_t j = i; j < i + GROUP; j += LANES) {
           const int64_t source = p * stride + j;
           __builtin_prefetch(from.from(source + BLOCK * stride).data);
           __builtin_prefetch(from.from(source + (BLOCK + 1) * stride).data);
-          const int lanes = p < depth ? static_cast<int>(max<int64_t>(0, min<int64_t>(LANES, count - j))) : 0;
+          const int lanes = static_cast<int>(max<int64_t>(0, min<int64_t>(LANES, count - j)));
           alignas(64) float pairs[LANES];
-          store(pairs, zipped_lines(from, source, stride, p + 1 >= depth, lanes));
+          store(pairs, zipped_lines(from, source, stride, p + 1 == depth, lanes));
           for (int part = 0; part < LANES; part += PART) {
             const int64_t column = j + part;
             if (WIDTH >= LANES || column < count)
@@ -223,6 +223,9 @@ inline void pack_pairs_lengthwise(float* to, Numbers from, int64_t stride, int64
           }
         }
   }
+  if (used < panel)
+    for (int64_t i = 0; i < count; i += WIDTH, to += panel)
+      std::memset(to + used, 0, static_cast<size_t>(panel - used) * sizeof(float));
 }
 
 #endif

@@ -3,7 +3,7 @@ import { beforeAll, expect, test } from 'vitest';
 
 import { nativeBackend, registerNativeBackend } from '../component.ts';
 import { expectClose, expectLikeReference, values } from '../testing/compare.ts';
-import { type Argument, argument, describeEngine } from '../testing/kernels.ts';
+import { type Argument, argument, available, describeEngine, runKernel } from '../testing/kernels.ts';
 import { expectLikeCpu, read, tensor } from '../testing/like-cpu.ts';
 import { matmulKernels } from './matmul.ts';
 
@@ -103,6 +103,24 @@ describeEngine('products of matrices', () => {
       for (const variant of [0, 1, 2, 3, 0b01111100, 0b10001111, 0b100000000, 0b100000011]) {
         check({ m: 1, n: size, k, variant });
         check({ m: size, n: 1, k, variant });
+      }
+  });
+
+  test('no sum depends on where it lies', () => {
+    const [large, small, k] = [97, 45, 800];
+    const [a, b] = [values(large * k, 1, -1, 1), values(large * k, 2, -1, 1)];
+    for (const instructionSet of available)
+      for (const bfloat16 of [0, 1]) {
+        const product = (size: number): Float32Array => {
+          const result = new Float32Array(size * size);
+          const operands = [a, b].map((operand) => argument(operand.slice(0, size * k)));
+          const tensors = [...operands, undefined, undefined, undefined, argument(result), undefined];
+          runKernel('LlmxMatmul', tensors, [1, size, size, k, 0, 1, 0, 0, 0, bfloat16], { instructionSet });
+          return result;
+        };
+        const whole = product(large);
+        const corner = product(small).map((_, at) => whole[Math.floor(at / small) * large + (at % small)]!);
+        expect(product(small), `${instructionSet} ${bfloat16}`).toEqual(corner);
       }
   });
 
