@@ -173,7 +173,7 @@ inline void pack_pairs_crosswise(float* to, Numbers from, int64_t stride, int co
       for (int64_t p = 0; p < positions; p += step) __builtin_prefetch(from.from(line + ahead + p).data);
       store(lines + i * WORDS, words_of(from, line, positions));
     }
-    const int count_words = static_cast<int>(min<int64_t>(WORDS, words<Bfloat16>(depth) - block / 2)), quads = count_words / 4 * 4;
+    const int count_words = Bfloat16::STEP == 2 * WORDS ? WORDS : (positions + 1) / 2, quads = count_words / 4 * 4;
     for (int i = 0; i < WIDTH; i += 4) {
       for (int w = 0; w < quads; w += 4) transpose_quads(to + w * WIDTH + i, WIDTH, lines + i * WORDS + w, WORDS);
       for (int w = quads; w < count_words; ++w)
@@ -204,7 +204,7 @@ template <int WIDTH>
 inline void pack_pairs_lengthwise(float* to, Numbers from, int64_t stride, int64_t count, int64_t depth) {
   constexpr int GROUP = WIDTH < LANES ? LANES : WIDTH, PART = WIDTH < LANES ? WIDTH : LANES;
   static_assert(GROUP % PART == 0 && LANES % PART == 0);
-  const int64_t panel = words<Bfloat16>(depth) * WIDTH, used = divide_up(depth, 2) * WIDTH;
+  const int64_t panel = words<Bfloat16>(depth) * WIDTH;
   for (int64_t block = 0; block < depth; block += BLOCK) {
     const int64_t end = min(depth, block + BLOCK);
     for (int64_t i = 0; i < count; i += GROUP)
@@ -223,9 +223,11 @@ inline void pack_pairs_lengthwise(float* to, Numbers from, int64_t stride, int64
           }
         }
   }
-  if (used < panel)
+  if constexpr (Bfloat16::STEP > 2) {
+    const int64_t used = divide_up(depth, 2) * WIDTH;
     for (int64_t i = 0; i < count; i += WIDTH, to += panel)
       std::memset(to + used, 0, static_cast<size_t>(panel - used) * sizeof(float));
+  }
 }
 
 #endif
