@@ -12,6 +12,7 @@ import { buildEngine, buildLibrary, findCompiler } from '../packages/backend-nat
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const compiler = process.arch === 'x64' ? findCompiler() : undefined;
+const MISSING = 'needs an x86-64 machine with a C++ compiler';
 const LIMIT = 5 * 60_000;
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'llmx-amx-'));
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
@@ -33,8 +34,9 @@ const line = (library: string, environment?: Readonly<Record<string, string>>): 
   return run(library, ['--input-type=module', '--eval', script], environment).trim();
 };
 
-describe.skipIf(compiler === undefined)('tile registers', () => {
-  test('products in them are those of the reference', { timeout: LIMIT }, async () => {
+describe('tile registers', () => {
+  test('products in them are those of the reference', { timeout: LIMIT }, async ({ skip }) => {
+    skip(compiler === undefined, MISSING);
     const { output } = await buildEngine({ compiler, amxModel: 'exact' });
     expect(line(output)).toBe('C++ kernels, amx, 2 threads');
     expect(line(output, { LLMX_NATIVE_ISA: 'portable' })).toBe('C++ kernels, portable, 2 threads');
@@ -44,7 +46,8 @@ describe.skipIf(compiler === undefined)('tile registers', () => {
     run(output, ['node_modules/vitest/vitest.mjs', 'run', ...kernels], { LLMX_TEST_ISA: 'amx' });
   });
 
-  test('a processor that multiplies otherwise is found out', { timeout: LIMIT }, async () => {
+  test('a processor that multiplies otherwise is found out', { timeout: LIMIT }, async ({ skip }) => {
+    skip(compiler === undefined, MISSING);
     const { output } = await buildEngine({ compiler, amxModel: 'faulty' });
     const warning = 'amx is not used: its products differ from the reference kernel';
     expect(line(output)).toBe(`C++ kernels, avx512-bf16, 2 threads (${warning})`);
@@ -54,6 +57,7 @@ describe.skipIf(compiler === undefined)('tile registers', () => {
   });
 
   test('a compiler that does not know them leaves the level out', async ({ skip }) => {
+    skip(compiler === undefined, MISSING);
     skip(process.platform !== 'linux', 'needs a shell script in place of the compiler');
     const command = path.join(folder, 'older');
     const script = `#!/bin/sh\ncase "$*" in *-mamx*) exit 1 ;; esac\nexec ${compiler!.command} "$@"\n`;

@@ -148,9 +148,9 @@ inline void pack_lengthwise(float* to, const float* from, int64_t stride, int64_
 /** The words of up to 32 numbers; what lies beyond `count` is 0. */
 LLMX_INLINE vec words_of(Numbers from, int64_t index, int count) {
   if (from.narrow) {
-    if (count == 2 * LANES) return load(reinterpret_cast<const float*>(from.halves() + index));
     vec v{};
-    std::memcpy(&v, from.halves() + index, static_cast<size_t>(count) * 2);
+    if (count == 2 * LANES) std::memcpy(&v, from.halves() + index, sizeof v);  // of a fixed size: one load
+    else std::memcpy(&v, from.halves() + index, static_cast<size_t>(count) * 2);
     return v;
   }
   const float* line = from.floats() + index;
