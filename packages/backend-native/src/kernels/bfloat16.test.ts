@@ -200,6 +200,9 @@ describeEngine('tensors that products read', () => {
       const [reshaped, cloned] = [tf.reshape(y, [10, 10]), tf.clone(y)];
       const rounded = expected(x);
       expect([...tf.add(y, y).dataSync()]).toEqual(rounded.map((value) => 2 * value));
+      // Kernels in C++ that take float32 alone, each of a tensor that nothing has widened yet.
+      expect([...tf.slice(kept(x), [10, 0], [5, 1]).dataSync()]).toEqual(rounded.slice(10, 15));
+      expect(tf.max(kept(x)).dataSync()[0]).toBe(Math.max(...rounded));
       // A kernel of tfjs-backend-cpu.
       expect([...tf.reverse(kept(x), 0).dataSync()]).toEqual(rounded.toReversed());
       expect([...reshaped.dataSync()]).toEqual(rounded);
