@@ -243,12 +243,6 @@ test('defaults of the architecture never reach blocks, settings reach its defaul
   expect((await modelOf('{ dropout: 0.1 }'))['blocks']).toMatchObject([{ dropout: 0.1 }]);
 });
 
-test('restoring inherits nothing', async () => {
-  const stored = (await resolve(MINIMAL)).config;
-  const restored = await restoreConfig({ ...stored, model: { ...stored.model, dropout: 0.3 } }, 'c.yaml', options());
-  expect(restored.config.model['blocks']).toMatchObject([{ dropout: 0.5 }]);
-});
-
 test('an architecture without blocks has no such step', async () => {
   expect(await modelOf('{ architecture: flat, width: 3, vocabSize: 300 }')).toEqual({
     architecture: 'flat',
@@ -374,11 +368,13 @@ test('plugins edit the configuration before it is checked', async () => {
   expect((await resolve(JSON.stringify(config))).config).toEqual(config);
 });
 
-test('a stored configuration is not edited again', async () => {
+test('a stored configuration is neither edited again nor are settings inherited', async () => {
   plugin('longer', 'return { ...config, train: { ...config.train, steps: (config.train?.steps ?? 0) + 1 } };');
   const { config } = await resolve(`${MINIMAL}\nplugins: [./longer.ts]`);
-  const restored = await restoreConfig(config, join(folder, 'c.yaml'), options());
+  const stored = { ...config, model: { ...config.model, dropout: 0.3 } };
+  const restored = await restoreConfig(stored, join(folder, 'c.yaml'), options());
   expect([config.train.steps, restored.config.train.steps]).toEqual([1, 1]);
+  expect(restored.config.model['blocks']).toMatchObject([{ dropout: 0.5 }]);
 });
 
 test('plugins can be left out', async () => {
@@ -397,7 +393,8 @@ test('a hook cannot change which plugins there are', async () => {
 });
 
 test('paths of --set are relative to the current folder', async () => {
-  writeFileSync(join(folder, 'c.yaml'), MINIMAL);
-  const { config } = await resolveConfig({ ...options(), sets: ['data.train=../other'], file: join(folder, 'c.yaml') });
+  const file = join(mkdtempSync(join(folder, 'elsewhere-')), 'c.yaml');
+  writeFileSync(file, MINIMAL);
+  const { config } = await resolveConfig({ ...options(), sets: ['data.train=../other'], file });
   expect(config.data.train).toBe(join(folder, '../other'));
 });
