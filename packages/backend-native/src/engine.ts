@@ -13,7 +13,7 @@ export interface Engine {
    */
   allocate(shape: readonly number[], dtype?: 'float32' | 'int32'): TensorInfo;
   /**
-   * A new float32 tensor for a result that products of matrices read. Where these round to bfloat16 (`roundsProducts`) it lies
+   * A new float32 tensor for a result that products of matrices read, or that is no more exact than they. Where these round to bfloat16 (`roundsProducts`) it lies
    * in memory as bfloat16, and is widened for good when anything else reads it.
    */
   allocateRounded(shape: readonly number[]): TensorInfo;

@@ -122,13 +122,13 @@ LLMX_KERNEL(LlmxReduce) {
   }
 }
 
-/** Tensors: x, y: one element, the sum of x^2. Sums of pieces of 4096 elements are added in float64. */
+/** Tensors: x, which may lie in memory as bfloat16, y: one element, the sum of x^2. Sums of pieces of 4096 elements are added in float64. */
 LLMX_KERNEL(LlmxSumOfSquares) {
-  const float* x = call.floats(0);
+  const Numbers x = numbers(call, 0);
   const int64_t size = call.size(0);
   double total = 0;
 #if LLMX_ISA == LLMX_ISA_REFERENCE
-  for (int64_t i = 0; i < size; ++i) total += double{x[i]} * x[i];
+  for (int64_t i = 0; i < size; ++i) total += double{x.get(i)} * x.get(i);
 #else
   const int64_t pieces = divide_up(size, PIECE);
   double* partial = scratch<double>(-1, 0, max(pieces, int64_t{1}));
@@ -138,7 +138,7 @@ LLMX_KERNEL(LlmxSumOfSquares) {
     double result = 0;
     for (int64_t begin = piece * PIECE; begin < end; begin += 4096)
       result += double{sum_vectors(min(end - begin, int64_t{4096}), [=](int64_t i, int64_t n) {
-        const vec v = load_some(x + begin + i, n);
+        const vec v = x.load_some(begin + i, n);
         return v * v;
       })};
     partial[piece] = result;

@@ -1,5 +1,5 @@
 // Kernels given bfloat16 in memory, where they say that they take it, and tensors that the backend keeps that way.
-import { compile, expr, type Expression, tf } from '@llmx/core';
+import { compile, differentiate, expr, type Expression, geluFeedForward, linear, tf } from '@llmx/core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { nativeBackend, registerNativeBackend } from '../component.ts';
@@ -119,6 +119,14 @@ describeEngine('bfloat16 in memory', () => {
     });
   });
 
+  test.each([1, 17, 4097, 70_000])('a sum of squares of %i', (size) => {
+    expectLikeReference('LlmxSumOfSquares', `${size}`, {
+      tensors: () => [narrow(1, size), wide(0, 1)],
+      results: [1],
+      tolerance: { relative: 1e-5, absolute: 0 },
+    });
+  });
+
   test.each([1, 17, 512, 513, 20_000])('a program over %i elements', (size) => {
     const program = compile([expr.mul(input(0), input(1)), expr.add(input(1), input(2)), expr.exp(input(0))], 3);
     const { header, uniforms } = assemble(program);
@@ -224,6 +232,25 @@ describeEngine('tensors that products read', () => {
       expect([...tf.matMul(y, y, true, false).dataSync()]).toEqual([14]);
       expect([...tf.mul(y, y).dataSync()]).toEqual([1, 4, 9]);
     });
+  });
+
+  test('gradients of weights are such; what is summed of several is float32', () => {
+    const [weight, up, down] = [tf.randomNormal([8, 8]), tf.randomNormal([8, 16]), tf.randomNormal([16, 8])];
+    const inputs = tf.randomNormal([20, 8]) as tf.Tensor2D;
+    const once = (h: tf.Tensor) => geluFeedForward(linear(h, weight), { weight: up }, { weight: down });
+    const isRounded = (gradient: tf.Tensor): boolean => {
+      const read = gradient.dataSync() as Float32Array;
+      return read.every((value, index) => value === expected(read)[index]);
+    };
+    const roundedOf = (f: () => tf.Tensor): boolean[] => {
+      const { value, grads } = differentiate(() => ({ result: f() }), [weight, up, down]);
+      const found = grads.map(isRounded);
+      tf.dispose([value.result, grads]);
+      return found;
+    };
+    expect(roundedOf(() => tf.sum(tf.square(once(inputs))))).toEqual([true, true, true]);
+    expect(roundedOf(() => tf.sum(tf.square(once(once(inputs)))))).toEqual([false, false, false]);
+    tf.dispose([weight, up, down, inputs]);
   });
 
   test('results of norms and attention are such', () => {

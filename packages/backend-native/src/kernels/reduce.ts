@@ -53,7 +53,7 @@ const columnSums: NativeKernel = (engine, inputs) => {
 const sumOfSquares: NativeKernel = (engine, inputs) => {
   const x = requireShape('LlmxSumOfSquares', 'x', inputs['x'], inputs['x']?.shape ?? []);
   const y = engine.allocate([]);
-  engine.run('LlmxSumOfSquares', [x, y]);
+  engine.run('LlmxSumOfSquares', [x, y], [], [0]);
   return [y];
 };
 

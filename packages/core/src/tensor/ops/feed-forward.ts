@@ -3,7 +3,7 @@ import { dims } from '../dims.ts';
 import { isRecording } from '../tape.ts';
 import { tf } from '../tf.ts';
 import { columnSums } from './column-sums.ts';
-import { multiply, multiplyFused } from './matmul.ts';
+import { multiply, multiplyFused, weightGradient } from './matmul.ts';
 
 /** Weight float32 [inputs, outputs] and bias float32 [outputs] of a linear map. */
 export interface AffineMap {
@@ -42,8 +42,8 @@ export function geluFeedForward(x: tf.Tensor, up: AffineMap, down: AffineMap, re
       const [dHidden, hidden] = multiplyFused(dy, downWeight, backward) as [tf.Tensor, tf.Tensor];
       return [
         wanted[0] ? multiply(dHidden, upWeight, { transposeB: true }) : undefined,
-        wanted[1] ? multiply(input, dHidden, { transposeA: true }) : undefined,
-        wanted[2] ? multiply(hidden, dy, { transposeA: true }) : undefined,
+        wanted[1] ? weightGradient(input, dHidden) : undefined,
+        wanted[2] ? weightGradient(hidden, dy) : undefined,
         ...(up.bias ? [columnSums(dHidden)] : []),
         ...(down.bias ? [columnSums(dy)] : []),
         ...(added ? [dy] : []),

@@ -3,7 +3,7 @@ import { dims } from '../dims.ts';
 import type { Rounding } from '../rounding.ts';
 import { tf } from '../tf.ts';
 import { columnSums } from './column-sums.ts';
-import { multiply, multiplyFused } from './matmul.ts';
+import { multiply, multiplyFused, weightGradient } from './matmul.ts';
 
 export interface LinearOptions extends Rounding {
   /** Added to the result, of its shape: the stream that a residual branch ends in. */
@@ -32,7 +32,7 @@ export function linear(x: tf.Tensor, weight: tf.Tensor, bias?: tf.Tensor, option
     },
     (dy, [savedRows, savedWeight], wanted) => [
       wanted[0] ? multiply(dy, savedWeight!, { transposeB: true }) : undefined,
-      wanted[1] ? multiply(savedRows!, dy, { transposeA: true }) : undefined,
+      wanted[1] ? weightGradient(savedRows!, dy) : undefined,
       ...(bias ? [columnSums(dy)] : []),
       ...(residual ? [dy] : []),
     ],

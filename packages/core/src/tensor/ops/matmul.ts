@@ -9,8 +9,11 @@ export interface MatmulOptions {
   readonly transposeB?: boolean;
 }
 
+/** What an unrecorded product is asked for. */
+type ProductOptions = MatmulOptions & Rounding;
+
 /** What is done to a product on its way to memory, in this order. */
-export interface Epilogue extends MatmulOptions, Rounding {
+export interface Epilogue extends ProductOptions {
   /** Added to every row, float32 [columns]. */
   readonly bias?: tf.Tensor | undefined;
   /**
@@ -27,11 +30,22 @@ export interface Epilogue extends MatmulOptions, Rounding {
 }
 
 /** The product, unrecorded: kernel `LlmxMatmul` where the backend's own is slow on batches and transposes. */
-export function multiply(a: tf.Tensor, b: tf.Tensor, options: MatmulOptions = {}): tf.Tensor {
-  const { transposeA = false, transposeB = false } = options;
-  const [product] = runKernel('LlmxMatmul', { a, b }, { transposeA, transposeB }) ?? [];
+export function multiply(a: tf.Tensor, b: tf.Tensor, options: ProductOptions = {}): tf.Tensor {
+  const { transposeA = false, transposeB = false, rounded = false } = options;
+  const [product] = runKernel('LlmxMatmul', { a, b }, { transposeA, transposeB, rounded }) ?? [];
   return product ?? tf.matMul(a, b, transposeA, transposeB);
 }
+
+/**
+ * The gradient of a linear map's weight, `x^T dy`, unrecorded. Rounded as products' operands are: what has been summed over the
+ * rows is rounded once, as with PyTorch's autocast, and sums of such gradients are float32.
+ *
+ * @param x float32 [rows, inputs]
+ * @param dy float32 [rows, outputs]
+ * @returns float32 [inputs, outputs]
+ */
+export const weightGradient = (x: tf.Tensor, dy: tf.Tensor): tf.Tensor =>
+  multiply(x, dy, { transposeA: true, rounded: true });
 
 /**
  * The product of two matrices and what follows it, unrecorded: one pass over the result with the kernel
