@@ -11,15 +11,31 @@ type Plain = Float32Array | Int32Array;
 
 const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
 
-/** Stands for values until they are read. */
-const UNREAD = new Float32Array(0);
-
 /** What the data of a float32 or int32 tensor of this backend carries besides its values. */
 interface Place {
   readonly block: Block;
   readonly length: number;
   /** Whether the block holds bfloat16. */
   readonly isNarrow: boolean;
+}
+
+/** A tensor that lies in memory as bfloat16: whatever reads the values, a kernel of tfjs-backend-cpu or the user, sees float32. */
+class NarrowData {
+  readonly dtype = 'float32';
+  refCount = 1;
+  place: Place;
+  readonly #widened: (data: NarrowData) => Float32Array;
+  #values: Float32Array | undefined;
+
+  /** @param widened moves it to float32 for good and gives its values */
+  constructor(place: Place, widened: (data: NarrowData) => Float32Array) {
+    this.place = place;
+    this.#widened = widened;
+  }
+
+  get values(): Float32Array {
+    return (this.#values ??= this.#widened(this));
+  }
 }
 
 /**
@@ -86,17 +102,16 @@ export class NativeBackend extends MathBackendCPU implements Engine {
     if (!this.roundsProducts) return this.allocate(shape);
     const length = sizeOf(shape);
     const block = this.memoryPool.allocate(length * 2);
-    const dataId = super.write(UNREAD, [...shape], 'float32');
-    const data = Object.assign(this.data.get(dataId), { place: { block, length, isNarrow: true } satisfies Place });
+    const dataId = {};
+    const place: Place = { block, length, isNarrow: true };
+    this.data.set(dataId, new NarrowData(place, this.#widened));
     this.#narrowTensors++;
-    // Whatever reads the values, a kernel of tfjs-backend-cpu or the user, sees float32.
-    Object.defineProperty(data, 'values', { configurable: true, enumerable: true, get: () => this.#widen(dataId) });
     return { dataId, shape: [...shape], dtype: 'float32' };
   }
 
   /** Moves a tensor from bfloat16 to float32; gives its values. */
-  #widen(dataId: DataId): Float32Array {
-    const { block: narrow, length } = this.#place(dataId)!;
+  readonly #widened = (data: NarrowData): Float32Array => {
+    const { block: narrow, length } = data.place;
     const { block, view } = this.#reserve(length, 'float32');
     const shape = [length];
     this.library.run(
@@ -107,12 +122,11 @@ export class NativeBackend extends MathBackendCPU implements Engine {
       ],
       [],
     );
-    const data = Object.assign(this.data.get(dataId), { place: { block, length, isNarrow: false } satisfies Place });
-    Object.defineProperty(data, 'values', { configurable: true, enumerable: true, writable: true, value: view });
+    data.place = { block, length, isNarrow: false };
     this.#narrowTensors--;
     this.#release(narrow);
     return view as Float32Array;
-  }
+  };
 
   run(
     name: string,
@@ -124,7 +138,7 @@ export class NativeBackend extends MathBackendCPU implements Engine {
     if (this.#narrowTensors > 0)
       tensors.forEach((info, index) => {
         if (info !== undefined && !bfloat16.includes(index) && this.#place(info.dataId)?.isNarrow === true)
-          this.#widen(info.dataId);
+          void this.data.get(info.dataId).values;
       });
     this.library.run(
       name,

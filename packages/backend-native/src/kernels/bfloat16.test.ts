@@ -236,7 +236,7 @@ describeEngine('tensors that products read', () => {
 
   test('gradients of weights are such; what is summed of several is float32', () => {
     const [weight, up, down] = [tf.randomNormal([8, 8]), tf.randomNormal([8, 16]), tf.randomNormal([16, 8])];
-    const inputs = tf.randomNormal([20, 8]) as tf.Tensor2D;
+    const inputs = tf.randomNormal([20, 8]);
     const once = (h: tf.Tensor) => geluFeedForward(linear(h, weight), { weight: up }, { weight: down });
     const isRounded = (gradient: tf.Tensor): boolean => {
       const read = gradient.dataSync() as Float32Array;

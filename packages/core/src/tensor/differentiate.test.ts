@@ -54,6 +54,26 @@ describe.each(TEST_BACKENDS)('differentiation on %s', (backend) => {
     expectClose(differentiate(f, [input]).grads[0]!, [5, 8, 33, 1.75], 1e-4, 'gradient');
   });
 
+  test('adds the gradients of several linear maps of one tensor', () => {
+    const input = x();
+    const weights = [1, 2, 3].map((factor) => tf.mul(x(), factor));
+    const f = () => ({ result: tf.addN(weights.map((weight) => tf.sum(linear(input, weight)))) });
+    expectClose(differentiate(f, [input]).grads[0]!, [-6, 21, -6, 21], 1e-5, 'gradient');
+  });
+
+  test("keeps its gradients from the library's own driver at work in the backward pass of an op", () => {
+    const [input, weight] = [x(), x()];
+    const nested = tf.customGrad((a) => ({
+      value: tf.mul(a as tf.Tensor, 2),
+      gradFunc: (dy: tf.Tensor) => {
+        const inner = tf.grad((w: tf.Tensor) => tf.sum(linear(input, w)))(weight);
+        return tf.add(tf.mul(dy, 2), tf.mul(inner, 0));
+      },
+    }));
+    const f = () => ({ result: tf.add(tf.sum(nested(input)), tf.sum(linear(input, weight))) });
+    expectClose(differentiate(f, [input]).grads[0]!, [1, 5.5, 1, 5.5], 1e-5, 'gradient');
+  });
+
   test('names the op that has no gradient', () => {
     const input = x();
     expect(() =>

@@ -8,7 +8,7 @@
 import { LlmxError } from '../errors/index.ts';
 import type { Params } from '../plugin/types.ts';
 import { accumulated } from './in-place.ts';
-import { disposeSaved, isRecording, record, type Tape, type TapeNode, unrecorded } from './tape.ts';
+import { disposeSaved, hasTape, isRecording, record, type Tape, type TapeNode, unrecorded } from './tape.ts';
 import { tf } from './tf.ts';
 
 /** Gradients by tensor id while the tape is walked. Owns what it holds. */
@@ -34,9 +34,9 @@ let current: GradientMap | undefined;
 /**
  * Within the backward pass of an op: what has come together of the gradient of its input `x` so far, if anything. It is the
  * caller's from then on, who disposes it and adds it to the gradient that the op returns. For ops whose gradient touches
- * little of a large tensor.
+ * little of a large tensor, or can add to what is there on its way to memory. Nothing within TensorFlow.js's own driver.
  */
-export const takeGradient = (x: tf.Tensor): tf.Tensor | undefined => current?.take(x.id);
+export const takeGradient = (x: tf.Tensor): tf.Tensor | undefined => (hasTape() ? undefined : current?.take(x.id));
 
 /** Gradients of a node's inputs, in the order of `inputs`, given those of its outputs. */
 function backwardNode(node: TapeNode, dys: (tf.Tensor | null)[], inputs: readonly string[]): tf.Tensor[] {

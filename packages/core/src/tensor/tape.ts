@@ -42,6 +42,9 @@ interface TapeState {
 
 const tapeState = (): TapeState => tf.engine().state as unknown as TapeState;
 
+/** Whether a tape is there, recorded to at the moment or not. */
+export const hasTape = (): boolean => (tapeState().activeTape ?? undefined) !== undefined;
+
 /** Runs `f` with the tape state replaced; the caller's recording goes on unchanged afterwards. */
 function withTape<T>(replacement: TapeState, f: () => T): T {
   const state = tapeState();

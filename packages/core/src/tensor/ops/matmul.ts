@@ -27,6 +27,8 @@ export interface Epilogue extends ProductOptions {
   readonly second?: boolean | undefined;
   /** Added to each element, of the result's shape. */
   readonly residual?: tf.Tensor | undefined;
+  /** Whether nobody reads the residual afterwards, so that the result may take its memory. */
+  readonly accumulate?: boolean | undefined;
 }
 
 /** The product, unrecorded: kernel `LlmxMatmul` where the backend's own is slow on batches and transposes. */
@@ -55,9 +57,9 @@ export const weightGradient = (x: tf.Tensor, dy: tf.Tensor): tf.Tensor =>
  */
 export function multiplyFused(a: tf.Tensor, b: tf.Tensor, epilogue: Epilogue): tf.Tensor[] {
   const { transposeA = false, transposeB = false, bias, activation, second = false, factor, residual } = epilogue;
-  const { rounded = false } = epilogue;
+  const { rounded = false, accumulate = false } = epilogue;
   const tensors = { ...(bias && { bias }), ...(factor && { factor }), ...(residual && { residual }) };
-  const attributes = { transposeA, transposeB, rounded, ...(activation && { activation, second }) };
+  const attributes = { transposeA, transposeB, rounded, accumulate, ...(activation && { activation, second }) };
   const fused = runKernel('LlmxFusedMatmul', { a, b, ...tensors }, attributes);
   if (fused !== undefined) return fused;
   const [y, ...others] = activate(biased(a, b, epilogue), epilogue);
