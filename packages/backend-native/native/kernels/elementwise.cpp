@@ -4,10 +4,6 @@
 
 namespace llmx::LLMX_ISA_NAME {
 
-// Registers of 512 elements (2 KiB): a step's loop of 32 vectors costs several times its dispatch, and the blocks of an
-// optimizer's inputs and outputs, those being fetched and some registers stay in a first-level cache of 48 KiB.
-[[maybe_unused]] constexpr int64_t BLOCK = 512;
-
 /** One step: an operation on locations, its result to a location. */
 struct Step {
   int32_t operation, result, a, b, c, d;
@@ -73,6 +69,8 @@ static double run(const Step& step, const double* values) {
     case MULTIPLY_SUBTRACT: return x * y - d * c;
     case SUBTRACT_MULTIPLY: return d * c - x * y;
     case SELECT: return x != 0 ? y : c;
+    case ADD_SQUARE: return a + d * y * y;
+    case ADD_ROOT: return b + std::sqrt(a);
     default: return a;
   }
 }
@@ -95,138 +93,138 @@ static int32_t run_all(const Program& program) {
 
 #else
 
-/** A block of bfloat16, as float32 while steps work on it. */
-struct Widened {
-  Numbers numbers;
-  float* floats;
-};
+/** Copies n elements, and zeros up to a multiple of STRIDE, or back. */
+template <bool NARROW>
+static void stage(float* to, const char* data, int64_t n) {
+  const Numbers from{const_cast<char*>(data), NARROW};
+  for_vectors(n, [=](int64_t i, int64_t m) { store(to + i, from.load_some(i, m)); });
+  for (int64_t i = round_up(n, LANES); i < round_up(n, STRIDE); i += LANES) store(to + i, vec{});
+}
+template <bool NARROW>
+static void unstage(char* data, const float* from, int64_t n) {
+  const Numbers to{data, NARROW};
+  for_vectors(n, [=](int64_t i, int64_t m) { to.store_some(i, load_some(from + i, m), m); });
+}
 
-/** Where locations are, for a task. */
-struct Locations {
-  Operand operands[LLMX_MAX_TENSORS + 2 * LLMX_MAX_NUMBERS];
-  Widened widened[LLMX_MAX_TENSORS];  // inputs, then outputs
-  int64_t widened_inputs = 0, widened_count = 0;
-  float* uniforms;  // one vector each
-
-  void set_uniform(int64_t location, float value) {
-    store(uniforms, broadcast(value));
-    operands[location] = {uniforms, 0};
-    uniforms += LANES;
-  }
-
-  /** Floats of memory that the locations of a program take. */
-  static int64_t floats(const Program& program) {
-    return (program.registers + program.first_register()) * BLOCK + program.locations() * LANES;
-  }
+/**
+ * A program's steps over a run of elements, ready to be called a block at a time. Tensors of bfloat16 are float32 in a block of
+ * their own while the steps work; all tensors are where the run is not of whole blocks, so that functions need no other form.
+ */
+class Schedule {
+ public:
+  /** Floats of memory that a program takes. */
+  static int64_t floats(const Program& program) { return program.locations() * BLOCK; }
 
   /** For the elements from `begin` on. */
-  Locations(const Program& program, int64_t begin, float* memory)
-      : uniforms(memory + (program.registers + program.first_register()) * BLOCK) {
+  Schedule(const Program& program, int64_t begin, bool is_whole, float* memory)
+      : count_(program.step_count), memory_(memory) {
     for (int64_t k = 0; k < program.first_register(); ++k) {
       const Numbers tensor = program.tensor(k);
       if (program.is_single(k)) {
-        set_uniform(k, tensor.get(0));
-      } else if (tensor.narrow) {
-        float* block = memory + (program.registers + k) * BLOCK;
-        operands[k] = {block, LANES};
-        widened[widened_count++] = {tensor.from(begin), block};
-        if (k < program.inputs) widened_inputs = widened_count;
+        places_[k] = uniform(tensor.get(0));
+      } else if (is_whole && !tensor.narrow) {
+        places_[k] = {tensor.from(begin).floats(), ~int64_t{0}};
       } else {
-        operands[k] = {tensor.floats() + begin, LANES};
+        places_[k] = {block(), 0};
+        staged_[staged_count_++] = {tensor.from(begin), places_[k].data};
       }
+      if (k < program.inputs) staged_inputs_ = staged_count_;
     }
-    for (int64_t k = 0; k < program.registers; ++k) operands[program.first_register() + k] = {memory + k * BLOCK, LANES};
+    for (int64_t k = 0; k < program.registers; ++k) places_[program.first_register() + k] = {block(), 0};
     for (int64_t k = 0; k < program.uniforms; ++k)
-      set_uniform(program.first_uniform() + k, static_cast<float>(program.uniform(k)));
-  }
-
-  /** Before and after the steps of a block of `n` elements. */
-  void widen(int64_t n) const {
-    for (int64_t k = 0; k < widened_inputs; ++k) {
-      const Numbers from{widened[k].numbers.data, true};
-      float* to = widened[k].floats;
-      for_vectors(n, [=](int64_t i, int64_t m) { store_some(to + i, from.load_some(i, m), m); });
-    }
-  }
-  void narrow(int64_t n) {
-    for (int64_t k = widened_inputs; k < widened_count; ++k) {
-      const Numbers to{widened[k].numbers.data, true};
-      const float* from = widened[k].floats;
-      for_vectors(n, [=](int64_t i, int64_t m) { to.store_some(i, load_some(from + i, m), m); });
-    }
-    for (int64_t k = 0; k < widened_count; ++k) widened[k].numbers = widened[k].numbers.from(n);
-  }
-};
-
-/**
- * Fetches the blocks of inputs and outputs that come next, a part with each step: while one step after the other works in
- * the first-level cache, memory would be idle (it took twice as long). The processor has two dozen lines on their way at
- * most, so parts are small and spread evenly over time.
- */
-struct Prefetch {
-  static constexpr int64_t PART = 32;  // elements: 2 cache lines; more at once would wait for each other
-  static constexpr int64_t DISTANCE = 2 * BLOCK;  // a block takes less time than memory needs to answer
-  const float* streams[LLMX_MAX_TENSORS];
-  int64_t count = 0;
-
-  Prefetch(const Program& program, int64_t begin) {
-    // Data that fits into the second-level cache gains nothing.
-    if (program.size * program.first_register() < (int64_t{1} << 17)) return;
-    for (int64_t k = 0; k < program.first_register(); ++k) {
-      const float* stream = program.tensor(k).floats() + begin + DISTANCE;
-      bool known = program.is_single(k) || program.tensor(k).narrow;
-      for (int64_t other = 0; other < count; ++other) known = known || streams[other] == stream;
-      if (!known) streams[count++] = stream;
-    }
-  }
-  int64_t parts() const { return count * (BLOCK / PART); }
-  LLMX_INLINE void fetch(int64_t part, int64_t offset) const {
-    const float* p = streams[part / (BLOCK / PART)] + offset + part % (BLOCK / PART) * PART;
-#pragma GCC unroll 2
-    for (int64_t line = 0; line < PART; line += 16) __builtin_prefetch(p + line);
-  }
-};
-
-/** Pieces in which a step is run between fetches: operations that take several times as long as others are cut in four. */
-static int64_t pieces_of(const Step& step, const Prefetch& prefetch) {
-  const bool is_long = step.operation == DIVIDE || (step.operation >= SQRT && step.operation <= ERF);
-  return is_long && prefetch.count > 0 ? 4 : 1;
-}
-
-static void run_chunk(const Program& program, int64_t begin, int64_t end, float* memory) {
-  Locations locations(program, begin, memory);
-  const Prefetch prefetch(program, begin);
-  Operand* operands = locations.operands;
-  int64_t slots = 0;
-  for (int64_t k = 0; k < program.step_count; ++k) slots += pieces_of(program.steps[k], prefetch);
-  for (int64_t i = begin; i < end; i += BLOCK) {
-    int64_t part = 0, slot = 0;
-    const int64_t n = min(BLOCK, end - i);
-    locations.widen(n);
-    for (int64_t k = 0; k < program.step_count; ++k) {
+      places_[program.first_uniform() + k] = uniform(static_cast<float>(program.uniform(k)));
+    // Data that fits into the second-level cache gains nothing from being fetched.
+    if (program.size * program.first_register() >= (int64_t{1} << 17)) find_lines(program.first_register());
+    for (int64_t k = 0; k < count_; ++k) {
       const Step& step = program.steps[k];
-      float* result = const_cast<float*>(operands[step.result].data);
-      Operand x[4] = {operands[step.a], operands[step.b], operands[step.c], operands[step.d]};
-      const int64_t piece = BLOCK / pieces_of(step, prefetch);
-      for (int64_t from = 0; from < n; from += piece) {
-        for (++slot; part * slots < slot * prefetch.parts(); ++part) prefetch.fetch(part, i - begin);
-        apply(step.operation, min(piece, n - from), result + from, x);
-        for (Operand& operand : x) operand.data += piece / LANES * operand.step;
-      }
+      const Place* places = places_;
+      steps_[k] = {function_of(step.operation), places[step.result],
+                   {places[step.a], places[step.b], places[step.c], places[step.d]},
+                   line_count_ * (k + 1) / count_};
     }
-    locations.narrow(n);
-    for (int64_t k = 0; k < program.first_register(); ++k)
-      if (operands[k].step != 0 && !program.tensor(k).narrow) operands[k].data += n;
   }
-}
+
+  /** The `n` (1 to BLOCK) elements that are `i` after the first. */
+  void run(int64_t i, int64_t n) const {
+    for (int64_t k = 0; k < staged_inputs_; ++k) {
+      const auto [numbers, block] = staged_[k];
+      numbers.narrow ? stage<true>(block, numbers.from(i).data, n) : stage<false>(block, numbers.from(i).data, n);
+    }
+    const int64_t length = round_up(n, STRIDE);
+    int64_t line = 0;
+    for (int64_t k = 0; k < count_; ++k) {
+      const Ready& step = steps_[k];
+      for (; line < step.fetched; ++line) __builtin_prefetch(lines_[line] + i);
+      const auto& x = step.operands;
+      step.function(length, step.result.at(i), x[0].at(i), x[1].at(i), x[2].at(i), x[3].at(i));
+    }
+    for (int64_t k = staged_inputs_; k < staged_count_; ++k) {
+      const auto [numbers, block] = staged_[k];
+      numbers.narrow ? unstage<true>(numbers.from(i).data, block, n) : unstage<false>(numbers.from(i).data, block, n);
+    }
+  }
+
+ private:
+  /** Where a location is: at the same place for each block, or, where `moves` is ~0 instead of 0, further on. */
+  struct Place {
+    float* data;
+    int64_t moves;
+    LLMX_INLINE float* at(int64_t i) const { return data + (i & moves); }
+  };
+  struct Ready {
+    Function function;
+    Place result, operands[4];
+    int64_t fetched;  // lines asked for before it is called
+  };
+  struct Staged {
+    Numbers numbers;
+    float* block;
+  };
+  // While blocks are worked on, memory has to answer for others; two KiB ahead it does so in time. Further ahead gained nothing.
+  static constexpr int64_t DISTANCE = 4 * BLOCK;
+  static constexpr int64_t LINE = 16;
+
+  float* block() {
+    float* data = memory_;
+    memory_ += BLOCK;
+    return data;
+  }
+  Place uniform(float value) {
+    float* data = block();
+    for (int64_t i = 0; i < BLOCK; i += LANES) store(data + i, broadcast(value));
+    return {data, 0};
+  }
+
+  /** The lines of later blocks that are asked for in the course of one: the processor has two dozen on their way at most. */
+  void find_lines(int64_t tensors) {
+    for (int64_t k = 0; k < tensors; ++k) {
+      bool is_known = places_[k].moves == 0;
+      for (int64_t other = 0; other < k; ++other) is_known = is_known || places_[other].data == places_[k].data;
+      if (is_known) continue;
+      for (int64_t i = 0; i < BLOCK; i += LINE) lines_[line_count_++] = places_[k].data + DISTANCE + i;
+    }
+  }
+
+  int64_t count_, staged_inputs_ = 0, staged_count_ = 0, line_count_ = 0;
+  float* memory_;
+  Place places_[LLMX_MAX_TENSORS + 2 * LLMX_MAX_NUMBERS];
+  Ready steps_[LLMX_MAX_NUMBERS];
+  Staged staged_[LLMX_MAX_TENSORS];  // inputs, then outputs
+  const float* lines_[LLMX_MAX_TENSORS * BLOCK / LINE];
+};
 
 static int32_t run_all(const Program& program) {
-  const int64_t floats = Locations::floats(program);
+  const int64_t floats = Schedule::floats(program);
   parallel(divide_up(program.size, TASK_ELEMENTS), [&](int64_t index, int32_t worker) {
     float* memory = scratch<float>(worker, 0, floats);
     if (memory == nullptr) return;
-    const int64_t begin = index * TASK_ELEMENTS;
-    run_chunk(program, begin, min(program.size, begin + TASK_ELEMENTS), memory);
+    const int64_t begin = index * TASK_ELEMENTS, end = min(program.size, begin + TASK_ELEMENTS);
+    const int64_t whole = (end - begin) / BLOCK * BLOCK;
+    if (whole > 0) {
+      const Schedule schedule(program, begin, true, memory);
+      for (int64_t i = 0; i < whole; i += BLOCK) schedule.run(i, BLOCK);
+    }
+    if (begin + whole < end) Schedule(program, begin + whole, false, memory).run(0, end - begin - whole);
   });
   return 0;
 }
@@ -258,23 +256,35 @@ LLMX_KERNEL(LlmxBroadcast) {
   }
   return 0;
 #else
-  const vec one = broadcast(1);
-  const Operand factor{reinterpret_cast<const float*>(&one), 0};
+  const Function function = function_of(operation);
   const int64_t strips = divide_up(columns, TASK_ELEMENTS);
   const int64_t rows_per_task = max(int64_t{1}, TASK_ELEMENTS / max(columns, int64_t{1}));
   parallel(divide_up(rows, rows_per_task) * strips, [&](int64_t index, int32_t) {
     const int64_t begin = index % strips * TASK_ELEMENTS, n = min(columns - begin, TASK_ELEMENTS);
     const int64_t first = index / strips * rows_per_task, last = min(rows, first + rows_per_task);
+    alignas(64) float one[LANES], same[2][BLOCK], rest[3][BLOCK] = {};
+    store(one, broadcast(1));
     for (int64_t row = first; row < last; ++row) {
-      vec same[2];
-      Operand operands[4] = {{}, {}, factor, factor};
+      const float* data[2];
+      bool varies[2];
       for (int k = 0; k < 2; ++k) {
-        const float* data = call.floats(k) + row * call.integer(3 + 2 * k);
-        const bool varies = call.integer(4 + 2 * k) != 0;
-        if (!varies) same[k] = broadcast(*data);
-        operands[k] = varies ? Operand{data + begin, LANES} : Operand{reinterpret_cast<const float*>(&same[k]), 0};
+        data[k] = call.floats(k) + row * call.integer(3 + 2 * k);
+        varies[k] = call.integer(4 + 2 * k) != 0;
+        if (!varies[k])
+          for (int64_t i = 0; i < min(n, BLOCK); i += LANES) store(same[k] + i, broadcast(*data[k]));
       }
-      apply(operation, n, call.floats(2) + row * columns + begin, operands);
+      for (int64_t i = 0; i < n; i += BLOCK) {
+        const int64_t m = min(BLOCK, n - i);
+        const bool is_whole = m % STRIDE == 0;
+        const float* x[2];
+        for (int k = 0; k < 2; ++k) {
+          x[k] = !varies[k] ? same[k] : is_whole ? data[k] + begin + i : rest[k];
+          if (x[k] == rest[k]) std::memcpy(rest[k], data[k] + begin + i, static_cast<size_t>(m) * 4);
+        }
+        float* y = call.floats(2) + row * columns + begin + i;
+        function(round_up(m, STRIDE), is_whole ? y : rest[2], x[0], x[1], one, one);
+        if (!is_whole) std::memcpy(y, rest[2], static_cast<size_t>(m) * 4);
+      }
     }
   });
   return 0;

@@ -33,37 +33,36 @@ enum Operation : int32_t {
   MULTIPLY_SUBTRACT,  // a b - d c
   SUBTRACT_MULTIPLY,  // d c - a b
   SELECT,             // a != 0 ? b : c
+  ADD_SQUARE,         // c a + d b^2
+  ADD_ROOT,           // d b + sqrt(c a)
 };
-
-/** Elements at `data`, LANES to a step; or, where `step` is 0, one vector that stands for all of them. */
-struct Operand {
-  const float* data;
-  int64_t step;
-};
-
-/** The vector `index` steps on, and the last `count` elements there. */
-LLMX_INLINE vec read(Operand x, int64_t index) { return load(x.data + index * x.step); }
-LLMX_INLINE vec read_last(Operand x, int count) { return x.step == 0 ? load(x.data) : load_first(x.data, count); }
 
 /**
- * y[i] = f(a[i], ...). An operand may be the same memory as y: elements are written after their own operands were read.
- * Four vectors at a time, at multiples of `step` that addresses can hold.
+ * Elements that one call of a function computes at most: 512 bytes. An optimizer reads and writes seven arrays and keeps some
+ * results; with blocks this short the processor reads the arrays at nearly the same time, as one loop by hand would, and the work
+ * of one step goes on while the next begins. Shorter ones cost more in calls than they gain.
  */
-template <class F, class... Operands>
-LLMX_INLINE void map(int64_t n, float* y, const F& f, Operands... x) {
-  for (; n >= 4 * LANES; n -= 4 * LANES, y += 4 * LANES) {
-    const vec y0 = f(read(x, 0)...), y1 = f(read(x, 1)...), y2 = f(read(x, 2)...), y3 = f(read(x, 3)...);
-    store(y, y0);
-    store(y + LANES, y1);
-    store(y + 2 * LANES, y2);
-    store(y + 3 * LANES, y3);
-    ((x.data += 4 * x.step), ...);
+constexpr int64_t BLOCK = 128;
+/** What a function's number of elements is a multiple of. */
+constexpr int64_t STRIDE = 4 * LANES;
+static_assert(BLOCK % STRIDE == 0);
+
+/**
+ * y[0, n) = f(a, b, c, d), n a multiple of STRIDE. Factors are vectors of one value. An operand may be the same memory as y, and
+ * those that the operation does not have are not read.
+ */
+using Function = void (*)(int64_t n, float* y, const float* a, const float* b, const float* c, const float* d);
+
+/** y[i] = f(i) for vectors at i: four side by side, each written after its own operands were read. */
+template <class F>
+LLMX_INLINE void map(int64_t n, float* y, const F& f) {
+  for (int64_t i = 0; i < n; i += STRIDE) {
+    const vec y0 = f(i), y1 = f(i + LANES), y2 = f(i + 2 * LANES), y3 = f(i + 3 * LANES);
+    store(y + i, y0);
+    store(y + i + LANES, y1);
+    store(y + i + 2 * LANES, y2);
+    store(y + i + 3 * LANES, y3);
   }
-  for (; n >= LANES; n -= LANES, y += LANES) {
-    store(y, f(read(x, 0)...));
-    ((x.data += x.step), ...);
-  }
-  if (n > 0) store_first(y, f(read_last(x, static_cast<int>(n))...), static_cast<int>(n));
 }
 
 LLMX_INLINE vec sign_of(vec x) {
@@ -83,49 +82,63 @@ LLMX_INLINE vec greater(vec a, vec b) {
   return select(a > b, a, select(b > a, b, both));
 }
 
-/** y = f(s a), y = f(s a, t b), y = f(a, b, t c): factors are single vectors. */
+/** y = f(c a), y = f(c a, d b), y = f(a, b, d c). */
 template <class F>
-LLMX_INLINE void map_one(int64_t n, float* y, const Operand& a, const Operand& factor, const F& f) {
-  const vec s = load(factor.data);
-  map(n, y, [=](vec x) { return f(s * x); }, a);
+void map_one(int64_t n, float* y, const float* a, const float*, const float* c, const float*) {
+  const vec s = load(c);
+  map(n, y, [=](int64_t i) { return F{}(s * load(a + i)); });
 }
 template <class F>
-LLMX_INLINE void map_two(int64_t n, float* y, const Operand (&x)[4], const F& f) {
-  const vec s = load(x[2].data), t = load(x[3].data);
-  map(n, y, [=](vec a, vec b) { return f(s * a, t * b); }, x[0], x[1]);
+void map_two(int64_t n, float* y, const float* a, const float* b, const float* c, const float* d) {
+  const vec s = load(c), t = load(d);
+  map(n, y, [=](int64_t i) { return F{}(s * load(a + i), t * load(b + i)); });
 }
 template <class F>
-LLMX_INLINE void map_product(int64_t n, float* y, const Operand (&x)[4], const F& f) {
-  const vec t = load(x[3].data);
-  map(n, y, [=](vec a, vec b, vec c) { return f(a, b, t * c); }, x[0], x[1], x[2]);
+void map_product(int64_t n, float* y, const float* a, const float* b, const float* c, const float* d) {
+  const vec t = load(d);
+  map(n, y, [=](int64_t i) { return F{}(load(a + i), load(b + i), t * load(c + i)); });
+}
+inline void add_square(int64_t n, float* y, const float* a, const float* b, const float* c, const float* d) {
+  const vec s = load(c), t = load(d);
+  map(n, y, [=](int64_t i) {
+    const vec x = load(b + i);
+    return s * load(a + i) + t * (x * x);
+  });
 }
 
-/** y = operation(x = a, b, c, d) for n elements. Operands that the operation does not have are not read. */
-inline void apply(int32_t operation, int64_t n, float* y, const Operand (&x)[4]) {
+template <class F>
+constexpr Function one(F) { return map_one<F>; }
+template <class F>
+constexpr Function two(F) { return map_two<F>; }
+template <class F>
+constexpr Function product(F) { return map_product<F>; }
+
+inline Function function_of(int32_t operation) {
   switch (operation) {
-    case COPY: return map_one(n, y, x[0], x[2], [](vec a) { return a; });
-    case ABS: return map_one(n, y, x[0], x[2], [](vec a) { return vabs(a); });
-    case SIGN: return map_one(n, y, x[0], x[2], [](vec a) { return sign_of(a); });
-    case SQUARE: return map_one(n, y, x[0], x[2], [](vec a) { return a * a; });
-    case SQRT: return map_one(n, y, x[0], x[2], [](vec a) { return vsqrt(a); });
-    case EXP: return map_one(n, y, x[0], x[2], [](vec a) { return vexp(a); });
-    case LOG: return map_one(n, y, x[0], x[2], [](vec a) { return vlog(a); });
-    case TANH: return map_one(n, y, x[0], x[2], [](vec a) { return vtanh(a); });
-    case SIGMOID: return map_one(n, y, x[0], x[2], [](vec a) { return vsigmoid(a); });
-    case SOFTPLUS: return map_one(n, y, x[0], x[2], [](vec a) { return vsoftplus(a); });
-    case ERF: return map_one(n, y, x[0], x[2], [](vec a) { return verf(a); });
-    case ADD: return map_two(n, y, x, [](vec a, vec b) { return a + b; });
-    case SUBTRACT: return map_two(n, y, x, [](vec a, vec b) { return a - b; });
-    case MULTIPLY: return map_two(n, y, x, [](vec a, vec b) { return a * b; });
-    case DIVIDE: return map_two(n, y, x, [](vec a, vec b) { return a / b; });
-    case MINIMUM: return map_two(n, y, x, [](vec a, vec b) { return lesser(a, b); });
-    case MAXIMUM: return map_two(n, y, x, [](vec a, vec b) { return greater(a, b); });
-    case GREATER: return map_two(n, y, x, [](vec a, vec b) { return select(a > b, broadcast(1), vec{}); });
-    case MULTIPLY_ADD: return map_product(n, y, x, [](vec a, vec b, vec c) { return a * b + c; });
-    case MULTIPLY_SUBTRACT: return map_product(n, y, x, [](vec a, vec b, vec c) { return a * b - c; });
-    case SUBTRACT_MULTIPLY: return map_product(n, y, x, [](vec a, vec b, vec c) { return c - a * b; });
-    case SELECT: return map(n, y, [](vec a, vec b, vec c) { return select(a != 0.0f, b, c); }, x[0], x[1], x[2]);
-    default: return;
+    case ABS: return one([](vec a) { return vabs(a); });
+    case SIGN: return one([](vec a) { return sign_of(a); });
+    case SQUARE: return one([](vec a) { return a * a; });
+    case SQRT: return one([](vec a) { return vsqrt(a); });
+    case EXP: return one([](vec a) { return vexp(a); });
+    case LOG: return one([](vec a) { return vlog(a); });
+    case TANH: return one([](vec a) { return vtanh(a); });
+    case SIGMOID: return one([](vec a) { return vsigmoid(a); });
+    case SOFTPLUS: return one([](vec a) { return vsoftplus(a); });
+    case ERF: return one([](vec a) { return verf(a); });
+    case ADD: return two([](vec a, vec b) { return a + b; });
+    case SUBTRACT: return two([](vec a, vec b) { return a - b; });
+    case MULTIPLY: return two([](vec a, vec b) { return a * b; });
+    case DIVIDE: return two([](vec a, vec b) { return a / b; });
+    case MINIMUM: return two([](vec a, vec b) { return lesser(a, b); });
+    case MAXIMUM: return two([](vec a, vec b) { return greater(a, b); });
+    case GREATER: return two([](vec a, vec b) { return select(a > b, broadcast(1), vec{}); });
+    case MULTIPLY_ADD: return product([](vec a, vec b, vec c) { return a * b + c; });
+    case MULTIPLY_SUBTRACT: return product([](vec a, vec b, vec c) { return a * b - c; });
+    case SUBTRACT_MULTIPLY: return product([](vec a, vec b, vec c) { return c - a * b; });
+    case SELECT: return product([](vec a, vec b, vec c) { return select(a != 0.0f, b, c); });
+    case ADD_SQUARE: return add_square;
+    case ADD_ROOT: return two([](vec a, vec b) { return b + vsqrt(a); });
+    default: return one([](vec a) { return a; });
   }
 }
 

@@ -28,6 +28,8 @@ const STEPS = [
   'multiplySubtract',
   'subtractMultiply',
   'select',
+  'addSquare',
+  'addRoot',
 ] as const;
 type StepName = (typeof STEPS)[number];
 
@@ -38,6 +40,7 @@ const FOLD: Partial<Record<Operation, (...operands: number[]) => number>> = {
   negate: (x) => -x,
   abs: Math.abs,
   sign: Math.sign,
+  float32: Math.fround,
   square: (x) => x * x,
   sqrt: Math.sqrt,
   exp: Math.exp,
@@ -91,6 +94,8 @@ interface Prepared extends Program {
   readonly varying: readonly boolean[];
   /** The instruction that is the constant 1. */
   readonly unit: number;
+  /** Results that are wanted in float32, not as part of a sum. */
+  readonly exact: ReadonlySet<number>;
 }
 
 /**
@@ -104,15 +109,19 @@ function prepare(program: Program): Prepared {
     instructions.push({ op, args, value }) - 1;
   const [unit, minusOne] = [push('constant', [], 1), push('constant', [], -1)];
   const moved: number[] = [];
+  const exact = new Set<number>();
   program.instructions.forEach(({ op, args, value }, index) => {
     const [a, b, c] = args.map((argument) => moved[argument]!) as [number, number, number];
-    if (varying[index] && op === 'negate') moved.push(push('multiply', [a, minusOne]));
+    if (varying[index] && op === 'float32') {
+      exact.add(a);
+      moved.push(a);
+    } else if (varying[index] && op === 'negate') moved.push(push('multiply', [a, minusOne]));
     else if (varying[index] && op === 'divide' && !varying[args[1]!])
       moved.push(push('multiply', [a, push('divide', [unit, b])]));
     else moved.push(push(op, [a, b, c].slice(0, args.length), value));
   });
   const prepared = { ...program, instructions, outputs: program.outputs.map((output) => moved[output]!) };
-  return { ...prepared, varying: varyingOf(prepared), unit };
+  return { ...prepared, varying: varyingOf(prepared), unit, exact };
 }
 
 /** How often each result is used, as an operand or an output. */
@@ -122,57 +131,107 @@ function usesOf({ instructions, outputs }: Program): number[] {
   return uses;
 }
 
+type Part = Pick<Step, 'name' | 'operands'>;
+
 /**
- * The steps, in the program's order. A product that is used once, by an operation that takes a factor or adds a product,
- * becomes part of that step.
+ * The steps, in the program's order. A product, square or root that is used once, by an operation that takes it with a factor or
+ * adds it, becomes part of that operation's step.
  */
-function stepsOf(program: Prepared): Step[] {
-  const { instructions, varying, unit } = program;
-  const uses = usesOf(program);
-  const absorbed = new Set<number>();
-  const isProduct = (index: number, varyingFactors: number): boolean => {
-    const { op, args } = instructions[index]!;
-    const isSingle = uses[index] === 1 && varying[index] === true && !absorbed.has(index);
-    return isSingle && op === 'multiply' && args.filter((argument) => varying[argument]).length === varyingFactors;
-  };
-  /** The operand and its factor. */
-  const scaled = (index: number): [number, number] => {
-    if (!isProduct(index, 1)) return [index, unit];
-    absorbed.add(index);
-    return orderFactors(instructions[index]!.args, varying);
-  };
-  const sum = (op: 'add' | 'subtract', a: number, b: number): Pick<Step, 'name' | 'operands'> => {
-    const [product, other] = isProduct(a, 2) ? [a, b] : [b, a];
-    if (!isProduct(product, 2)) return pair(op, a, b);
-    absorbed.add(product);
-    const [x, y] = instructions[product]!.args as [number, number];
-    const name = op === 'add' ? 'multiplyAdd' : product === a ? 'multiplySubtract' : 'subtractMultiply';
-    return { name, operands: [x, y, ...scaled(other)] };
-  };
-  const pair = (name: StepName, a: number, b: number): Pick<Step, 'name' | 'operands'> => {
-    const [[x, s], [y, t]] = [scaled(a), scaled(b)];
-    return { name, operands: [x, y, s, t] };
-  };
-  const step = (op: Operation, args: readonly number[], index: number): Pick<Step, 'name' | 'operands'> => {
+class StepBuilder {
+  readonly #program: Prepared;
+  readonly #uses: readonly number[];
+  /** Instructions that are part of another one's step. */
+  readonly #absorbed = new Set<number>();
+
+  constructor(program: Prepared) {
+    this.#program = program;
+    this.#uses = usesOf(program);
+  }
+
+  build(): Step[] {
+    const { instructions, varying } = this.#program;
+    const steps: Step[] = [];
+    // Results before what they are made of: what becomes part of a step must not take its own operands in as well.
+    for (let result = instructions.length - 1; result >= 0; result--) {
+      const { op, args } = instructions[result]!;
+      if (varying[result] && op !== 'input' && !this.#absorbed.has(result))
+        steps.push({ ...this.#step(op, args), result });
+    }
+    return steps.toReversed();
+  }
+
+  #step(op: Operation, args: readonly number[]): Part {
+    const { varying, unit } = this.#program;
     const [a, b, c] = args as [number, number, number];
-    if (op === 'add' || op === 'subtract') return sum(op, a, b);
+    if (op === 'add') return this.#productSum('multiplyAdd', 'multiplyAdd', a, b) ?? this.#sum(a, b);
+    if (op === 'subtract')
+      return this.#productSum('multiplySubtract', 'subtractMultiply', a, b) ?? this.#pair(op, a, b);
     if (op === 'select') return { name: op, operands: [a, b, c, unit] };
-    if (isFactored(index)) {
+    if (op === 'multiply' && args.some((argument) => !varying[argument])) {
       const [x, factor] = orderFactors(args, varying);
       return { name: 'copy', operands: [x, x, factor, unit] };
     }
-    if (args.length === 2) return pair(op as StepName, a, b);
-    const [x, factor] = scaled(a);
+    if (args.length === 2) return this.#pair(op as StepName, a, b);
+    const [x, factor] = this.#scaled(a);
     return { name: op as StepName, operands: [x, x, factor, unit] };
-  };
-  const isFactored = (index: number): boolean => {
-    const { op, args } = instructions[index]!;
-    return op === 'multiply' && args.some((argument) => !varying[argument]);
-  };
-  const steps = instructions.flatMap(({ op, args }, result) =>
-    varying[result] && op !== 'input' ? [{ ...step(op, args, result), result }] : [],
-  );
-  return steps.filter(({ result }) => !absorbed.has(result));
+  }
+
+  /** A product of two that depend on the element, and another term; `a` is the product for `first`, else `b`. */
+  #productSum(first: StepName, second: StepName, a: number, b: number): Part | undefined {
+    const [product, other] = this.#isProduct(a, 2) ? [a, b] : [b, a];
+    if (!this.#isProduct(product, 2)) return undefined;
+    this.#absorbed.add(product);
+    const [x, y] = this.#program.instructions[product]!.args as [number, number];
+    return { name: product === a ? first : second, operands: [x, y, ...this.#scaled(other)] };
+  }
+
+  #sum(a: number, b: number): Part {
+    for (const [term, other] of [
+      [a, b],
+      [b, a],
+    ] as const) {
+      const root = this.#within(term, 'sqrt');
+      if (root !== undefined) return this.#pair('addRoot', root, other);
+    }
+    const { operands } = this.#pair('add', a, b);
+    for (const [x, y, s, t] of [operands, [operands[1], operands[0], operands[3], operands[2]]] as const) {
+      const squared = this.#within(y, 'square');
+      if (squared !== undefined) return { name: 'addSquare', operands: [x, squared, s, t] };
+    }
+    return { name: 'add', operands };
+  }
+
+  #pair(name: StepName, a: number, b: number): Part {
+    const [[x, s], [y, t]] = [this.#scaled(a), this.#scaled(b)];
+    return { name, operands: [x, y, s, t] };
+  }
+
+  /** The operand and its factor. */
+  #scaled(index: number): [number, number] {
+    const { instructions, varying, unit } = this.#program;
+    if (!this.#isProduct(index, 1)) return [index, unit];
+    this.#absorbed.add(index);
+    return orderFactors(instructions[index]!.args, varying);
+  }
+
+  /** What the function is taken of, if the index names its result and nothing else uses it. */
+  #within(index: number, op: Operation): number | undefined {
+    if (!this.#isUsedOnce(index, op)) return undefined;
+    this.#absorbed.add(index);
+    return this.#program.instructions[index]!.args[0];
+  }
+
+  #isProduct(index: number, varyingFactors: number): boolean {
+    const { instructions, varying } = this.#program;
+    const factors = instructions[index]!.args.filter((argument) => varying[argument]);
+    return this.#isUsedOnce(index, 'multiply') && factors.length === varyingFactors;
+  }
+
+  #isUsedOnce(index: number, op: Operation): boolean {
+    const { instructions, varying, exact } = this.#program;
+    const isFree = this.#uses[index] === 1 && !exact.has(index) && !this.#absorbed.has(index);
+    return isFree && varying[index] === true && instructions[index]!.op === op;
+  }
 }
 
 /** The factor that depends on the element, then the other. */
@@ -269,7 +328,7 @@ const MAX_NUMBERS = 256;
  */
 export function assemble(source: Program, overwrite: readonly (number | undefined)[] = []): Assembled {
   const program = prepare(source);
-  const steps = stepsOf(program);
+  const steps = new StepBuilder(program).build();
   const results = keepInputs(program, steps, new Set(overwrite.filter((input) => input !== undefined)));
   const places = directOutputs(program, steps, results, overwrite);
   const targets = steps.map(({ result }) => places.get(result));

@@ -12,6 +12,7 @@ const [x, y] = [inputExpression(0), inputExpression(1)];
 /** Every operation with its value in plain JavaScript. */
 const CASES: Record<string, [ReturnType<typeof expr.add>, (a: number, b: number) => number]> = {
   negate: [expr.neg(x), (a) => -a],
+  float32: [expr.float32(x), (a) => a],
   abs: [expr.abs(x), Math.abs],
   sign: [expr.sign(x), Math.sign],
   square: [expr.square(x), (a) => a * a],

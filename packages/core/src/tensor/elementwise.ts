@@ -20,6 +20,7 @@ type Compute = (args: tf.Tensor[]) => tf.Tensor;
 
 const COMPOSITES: Record<Exclude<Instruction['op'], 'input' | 'scalar' | 'constant'>, Compute> = {
   negate: ([x]) => tf.neg(x!),
+  float32: ([x]) => x!,
   abs: ([x]) => tf.abs(x!),
   sign: ([x]) => tf.sign(x!),
   square: ([x]) => tf.square(x!),

@@ -8,6 +8,7 @@ export const OPERATIONS = {
   scalar: 0,
   constant: 0,
   negate: 1,
+  float32: 1,
   abs: 1,
   sign: 1,
   square: 1,
@@ -65,6 +66,8 @@ export const expr = {
   /** `a` where the condition is not 0, else `b`. */
   select: (condition: Operand, a: Operand, b: Operand) => node('select', [lift(condition), lift(a), lift(b)]),
   neg: unary('negate'),
+  /** x, rounded to float32 at this point: else a backend may carry products into sums with more digits. */
+  float32: unary('float32'),
   abs: unary('abs'),
   sign: unary('sign'),
   square: unary('square'),
@@ -93,6 +96,7 @@ const DERIVATIVES: Derivatives = {
   scalar: () => [],
   constant: () => [],
   negate: () => [constant(-1)],
+  float32: () => [constant(1)],
   abs: (_y, x) => [sign(x)],
   sign: () => [constant(0)],
   square: (_y, x) => [mul(2, x)],

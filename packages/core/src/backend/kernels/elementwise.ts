@@ -10,6 +10,7 @@ const infix = (operator: string) => (args: string[]) => args.join(` ${operator} 
 /** JavaScript for each operation on the names of its arguments. Arithmetic is in float64; results are rounded once. */
 const SOURCE: Record<Exclude<Instruction['op'], 'input' | 'scalar' | 'constant'>, (args: string[]) => string> = {
   negate: ([x]) => `-${x}`,
+  float32: call('fround'),
   abs: call('abs'),
   sign: call('sign'),
   square: ([x]) => `${x} * ${x}`,
