@@ -53,14 +53,15 @@ function annealedBeta({ sfBeta, sfBetaMax, sfBetaAnnealSteps }: PolyakOptions, s
 }
 
 /** Sum of absolute gradients, and of gradients times z - y; read back from the device with the loss. */
-function read({ grads, params, state, loss }: UpdateArguments): {
+function read({ grads, params, state, loss, gradientFactor }: UpdateArguments): {
   loss: number;
   norm: number;
   drift: number;
 } {
   const values = tf.tidy(() => {
+    const scaled = (gradient: tf.Tensor) => (gradientFactor ? tf.mul(gradient, gradientFactor) : gradient);
     const total = (f: (gradient: tf.Tensor, path: string) => tf.Tensor) =>
-      tf.addN(Object.entries(grads).map(([path, gradient]) => tf.sum(f(gradient, path))));
+      tf.addN(Object.entries(grads).map(([path, gradient]) => tf.sum(f(scaled(gradient), path))));
     const norm = total((gradient) => tf.abs(gradient));
     const drift = total((gradient, path) => tf.mul(gradient, tf.sub(at(state.z, path), at(params, path))));
     return tf.stack([tf.reshape(loss, []), norm, drift]);

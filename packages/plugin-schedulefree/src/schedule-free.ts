@@ -12,7 +12,7 @@ import {
   z,
 } from '@llmx/core';
 
-const { add, div, mul, sub } = expr;
+const { add, div, float32, mul, sub } = expr;
 
 /** Options of the average that every schedule-free optimizer has. */
 export const averagingOptions = {
@@ -77,23 +77,26 @@ const average = elementwise({ inputs: ['y', 'z'], scalars: ['beta'] }, ({ y, z: 
  *     x' = (1 - c) x + c z'
  *     y' = beta x' + (1 - beta) z'
  *
- * All in differences, so that points which agree stay equal bit for bit.
+ * All in differences, so that points which agree stay equal bit for bit. With `isScaled` the gradient is that of the inputs
+ * times a factor.
  */
-function updateOf(rule: ElementwiseRule, decayAt: 'y' | 'z'): ElementwiseFunction {
+function updateOf(rule: ElementwiseRule, decayAt: 'y' | 'z', isScaled: boolean): ElementwiseFunction {
   const numbers = ['lr', 'decay', 'betaBefore', 'beta', 'c'] as const;
-  const inputs = ['y', 'z', 'gradient', ...rule.slots];
+  const inputs = ['y', 'z', 'gradient', ...rule.slots, ...(isScaled ? ['gradientFactor'] : [])];
   const scalars = [...numbers, ...Object.keys(rule.scalars(1))];
   return elementwise({ inputs, scalars, overwrite: ['y', 'z', ...rule.slots] }, (expressions) => {
     const {
       y,
       z: fast,
-      gradient,
+      gradient: given,
+      gradientFactor,
       lr,
       decay,
       betaBefore,
       beta,
       c,
-    } = expressions as Record<'y' | 'z' | 'gradient' | (typeof numbers)[number], Expression>;
+    } = expressions as Record<'y' | 'z' | 'gradient' | 'gradientFactor' | (typeof numbers)[number], Expression>;
+    const gradient = isScaled ? float32(mul(given, gradientFactor)) : given;
     const base = rule.direction({ gradient, parameter: y, slots: expressions, scalars: expressions });
     const direction = add(base.direction, mul(decay, decayAt === 'y' ? y : fast));
     const x = averageOf(y, fast, betaBefore);
@@ -108,8 +111,9 @@ function updateOf(rule: ElementwiseRule, decayAt: 'y' | 'z'): ElementwiseFunctio
  * saved and exported. State: z and the buffers of the base.
  */
 export function scheduleFree(rule: ElementwiseRule, pace: Pace, decayAt: 'y' | 'z'): Optimizer<State> {
-  const updated = updateOf(rule, decayAt);
+  const [updated, updatedScaled] = [updateOf(rule, decayAt, false), updateOf(rule, decayAt, true)];
   return {
+    takesGradientFactor: true,
     init(params) {
       rule.checkPaths?.(Object.keys(params));
       const zeros = () => mapParams(params, (value) => tf.zerosLike(value));
@@ -117,7 +121,8 @@ export function scheduleFree(rule: ElementwiseRule, pace: Pace, decayAt: 'y' | '
       return { z: mapParams(params, (value) => value.clone()), slots, memory: pace.start };
     },
     update(args) {
-      const { grads, params, state, step } = args;
+      const { grads, params, state, step, gradientFactor } = args;
+      const [update, factor] = gradientFactor ? [updatedScaled, { gradientFactor }] : [updated, {}];
       const { numbers, memory } = pace.next(args, state.memory);
       const scalars = { ...rule.scalars(step), ...numbers };
       const next = { y: {}, z: {}, slots: {} } as Record<'y' | 'z', Record<string, tf.Tensor>> & {
@@ -125,8 +130,8 @@ export function scheduleFree(rule: ElementwiseRule, pace: Pace, decayAt: 'y' | '
       };
       for (const [path, y] of Object.entries(params)) {
         const slots = Object.fromEntries(rule.slots.map((slot) => [slot, at(state.slots[slot] ?? {}, path)]));
-        const inputs = { y, z: at(state.z, path), gradient: at(grads, path), ...slots };
-        const results = updated(inputs, { ...scalars, decay: rule.decay(path, y.shape) * numbers.decayFactor });
+        const inputs = { y, z: at(state.z, path), gradient: at(grads, path), ...slots, ...factor };
+        const results = update(inputs, { ...scalars, decay: rule.decay(path, y.shape) * numbers.decayFactor });
         next.y[path] = at(results, 'y');
         next.z[path] = at(results, 'z');
         for (const slot of rule.slots) (next.slots[slot] ??= {})[path] = at(results, slot);

@@ -70,13 +70,14 @@ interface ElementwiseAttributes extends ProgramOptions {
   readonly program: Program;
 }
 
-/** Inputs `0`, `1`, ... of one shape; one result of that shape per output of the program. */
+/** Inputs `0`, `1`, ... of one shape, or scalars after the first; one result of that shape per output of the program. */
 const elementwise: NativeKernel = (engine, inputs, attributes) => {
   const { program, ...options } = attributes as unknown as ElementwiseAttributes;
   const shape = inputs['0']?.shape ?? [];
-  const infos = Array.from({ length: program.inputs }, (_, index) =>
-    requireShape('LlmxElementwise', `input ${index}`, inputs[`${index}`], shape),
-  );
+  const infos = Array.from({ length: program.inputs }, (_, index) => {
+    const info = inputs[`${index}`];
+    return requireShape('LlmxElementwise', `input ${index}`, info, info?.shape.length === 0 ? [] : shape);
+  });
   return runProgram(engine, program, infos, shape, options);
 };
 

@@ -7,16 +7,16 @@ import { at, elementwise, type ElementwiseFunction, expr, mapParams, tf } from '
 /** One float32 buffer per parameter and slot: `<slot>/<path>` in a checkpoint. */
 type SlotState = Readonly<Record<string, Params>>;
 
-const { mul, sub } = expr;
+const { float32, mul, sub } = expr;
 
-/** p - lr * (direction + decay * p), and the next slots. */
-function updateOf(rule: ElementwiseRule): ElementwiseFunction {
-  const inputs = ['parameter', 'gradient', ...rule.slots];
+/** p - lr * (direction + decay * p), and the next slots; with `isScaled` the gradient is that of the inputs times a factor. */
+function updateOf(rule: ElementwiseRule, isScaled: boolean): ElementwiseFunction {
+  const inputs = ['parameter', 'gradient', ...rule.slots, ...(isScaled ? ['gradientFactor'] : [])];
   const scalars = ['lr', 'decay', ...Object.keys(rule.scalars(1))];
   return elementwise({ inputs, scalars, overwrite: ['parameter', ...rule.slots] }, (expressions) => {
-    const { parameter, gradient, lr, decay } = expressions as Record<string, Expression>;
+    const { parameter, gradient, gradientFactor, lr, decay } = expressions as Record<string, Expression>;
     const next = rule.direction({
-      gradient: gradient!,
+      gradient: isScaled ? float32(mul(gradient!, gradientFactor!)) : gradient!,
       parameter: parameter!,
       slots: expressions,
       scalars: expressions,
@@ -28,21 +28,23 @@ function updateOf(rule: ElementwiseRule): ElementwiseFunction {
 
 /** The optimizer that applies a rule's direction: p <- p - lr * (direction + decay * p), in one pass per parameter. */
 export function elementwiseOptimizer(rule: ElementwiseRule): Optimizer<SlotState> {
-  const updated = updateOf(rule);
+  const [updated, updatedScaled] = [updateOf(rule, false), updateOf(rule, true)];
   return {
     elementwise: rule,
+    takesGradientFactor: true,
     init(params) {
       rule.checkPaths?.(Object.keys(params));
       return Object.fromEntries(rule.slots.map((slot) => [slot, mapParams(params, (value) => tf.zerosLike(value))]));
     },
-    update({ grads, params, state, lr, step }) {
+    update({ grads, params, state, lr, step, gradientFactor }) {
       const numbers = rule.scalars(step);
+      const [update, factor] = gradientFactor ? [updatedScaled, { gradientFactor }] : [updated, {}];
       const nextParams: Record<string, tf.Tensor> = {};
       const nextState: Record<string, Record<string, tf.Tensor>> = {};
       for (const [path, parameter] of Object.entries(params)) {
         const slots = Object.fromEntries(rule.slots.map((slot) => [slot, at(state[slot]!, path)]));
-        const inputs = { parameter, gradient: at(grads, path), ...slots };
-        const next = updated(inputs, { lr, decay: rule.decay(path, parameter.shape), ...numbers });
+        const inputs = { parameter, gradient: at(grads, path), ...slots, ...factor };
+        const next = update(inputs, { lr, decay: rule.decay(path, parameter.shape), ...numbers });
         nextParams[path] = next['parameter']!;
         for (const slot of rule.slots) (nextState[slot] ??= {})[path] = next[slot]!;
       }

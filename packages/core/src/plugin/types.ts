@@ -169,12 +169,28 @@ export interface Optimizer<S extends StateTree = StateTree> {
    * One step. `lr` is the learning rate after the schedule; `step` counts from 1; `loss` is the step's loss before the
    * update, float32 scalar, and reading it waits for the device. Returned tensors may be arguments handed through
    * unchanged. `params` and `state` are consumed: results may be written over them where no other tensor shares their
-   * data, so nobody reads these tensors afterwards; whoever made them disposes them.
+   * data, so nobody reads these tensors afterwards; whoever made them disposes them. `gradientFactor`, a float32 scalar,
+   * is given to optimizers that take it: see `takesGradientFactor`.
    */
-  update(args: { grads: Params; params: Params; state: S; lr: number; step: number; loss: tf.Tensor }): {
+  update(args: {
+    grads: Params;
+    params: Params;
+    state: S;
+    lr: number;
+    step: number;
+    loss: tf.Tensor;
+    gradientFactor?: tf.Tensor;
+  }): {
     params: Params;
     state: S;
   };
+  /**
+   * Whether `update` multiplies all gradients by `gradientFactor`, where it is given, before anything else: the bits are those
+   * of gradients that were multiplied beforehand (in an expression: `float32(mul(gradient, gradientFactor))`). Clipping then
+   * costs no pass over memory. Default: `false`; such optimizers are given clipped gradients and no factor. What wraps another
+   * optimizer and looks at `grads` itself leaves this out, or multiplies too.
+   */
+  readonly takesGradientFactor?: boolean;
   /**
    * Weights to evaluate, sample and export, where these differ from the iterate that is trained. The framework always
    * uses it.

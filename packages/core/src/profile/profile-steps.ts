@@ -37,6 +37,7 @@ function observed({ objective, optimizer, ...rest }: Recipe, recording: Recordin
   };
   const watchedOptimizer: Optimizer = {
     init: (params) => optimizer.init(params),
+    takesGradientFactor: optimizer.takesGradientFactor === true,
     update(args) {
       recording.enter('optimizer');
       const next = optimizer.update(args);

@@ -101,6 +101,15 @@ describe.each(TEST_BACKENDS)('elementwise programs on %s', (backend) => {
     );
   });
 
+  test('a scalar tensor stands for all elements', () => {
+    const program = compile([expr.add(expr.mul(x, y), inputExpression(2)), y], 3);
+    const inputs = [tf.tensor2d([[1, 2, 3]]), tf.scalar(2), tf.tensor2d([[10, 20, 30]])];
+    const [output, factor] = runProgram(program, inputs);
+    expectClose(output!, [12, 24, 36], 0, 'output');
+    expectClose(factor!, [2, 2, 2], 0, 'the scalar itself');
+    expect(() => runProgram(program, [tf.scalar(1), ...inputs.slice(1)])).toThrow('must have one shape');
+  });
+
   test('infinities and NaN pass through as in plain arithmetic', () => {
     const input = tf.tensor1d([Infinity, -Infinity, NaN, 0]);
     const [output] = runProgram(compile([expr.add(expr.mul(x, 2), expr.exp(x))], 1), [input]);
@@ -117,7 +126,7 @@ describe.each(TEST_BACKENDS)('elementwise programs on %s', (backend) => {
       `[LlmxError: The program takes 2 tensors, got 1.]`,
     );
     expect(() => runProgram(program, [tf.zeros([2]), tf.zeros([3])])).toThrowErrorMatchingInlineSnapshot(
-      `[LlmxError: Inputs of a program must have one shape.]`,
+      `[LlmxError: Inputs of a program must have one shape, or be scalars.]`,
     );
     expect(() => compile([scalarExpression(1)], 0, 1)).toThrowErrorMatchingInlineSnapshot(
       `[LlmxError: Expression uses scalar 1 of 1.]`,

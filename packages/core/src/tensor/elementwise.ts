@@ -63,10 +63,10 @@ interface ProgramOptions extends Rounding {
 }
 
 /**
- * Runs a program over tensors of one shape, in one pass over memory where the backend has the kernel
+ * Runs a program over tensors of one shape and scalars, in one pass over memory where the backend has the kernel
  * `LlmxElementwise`. Not recorded for differentiation.
  *
- * @param inputs float32 tensors of one shape
+ * @param inputs float32 tensors; the first has the results' shape, the others have it too or are scalars
  * @param options.scalars one number per scalar of the program
  * @param options.overwrite per output, the input whose memory it may take; the caller must not read that input afterwards
  * @returns one tensor of that shape per output
@@ -80,8 +80,8 @@ export function runProgram(
   assert(scalars.length === program.scalars, `The program takes ${program.scalars} scalars, got ${scalars.length}.`);
   const shape = inputs[0]?.shape.join(',');
   assert(
-    inputs.every((input) => input.shape.join(',') === shape),
-    'Inputs of a program must have one shape.',
+    inputs.every((input) => input.rank === 0 || input.shape.join(',') === shape),
+    'Inputs of a program must have one shape, or be scalars.',
   );
   const named = Object.fromEntries(inputs.map((input, index) => [`${index}`, input]));
   return (
@@ -90,7 +90,10 @@ export function runProgram(
   );
 }
 
-/** A record of tensors to a record of tensors, all of one shape; numbers may change from call to call. */
+/**
+ * A record of tensors to a record of tensors, all of one shape, except that inputs after the first may be scalars. Numbers may
+ * change from call to call.
+ */
 export type ElementwiseFunction = (
   inputs: Readonly<Record<string, tf.Tensor>>,
   scalars?: Readonly<Record<string, number>>,

@@ -22,7 +22,8 @@ interface Progress {
 
 /**
  * The contract of an optimizer: it finds a minimum, does nothing at a learning rate of 0, keeps the shape of its state,
- * continues from a stored state bit for bit, is not changed by being evaluated, touches no argument, leaks nothing.
+ * continues from a stored state bit for bit, is not changed by being evaluated, touches no argument, leaks nothing. One that
+ * takes a factor of the gradients does the same to the bit as with gradients multiplied before.
  */
 export function describeOptimizer(
   subject: Subject & { /** Learning rate that finds the minimum. */ readonly lr?: number },
@@ -128,6 +129,20 @@ export function describeOptimizer(
         optimizer.update({ grads, params, state, lr, step: 3, loss: lossOf(params) });
         expect(sharing.map((tensor) => tensor.dataSync().slice())).toEqual(before);
         expect(given.filter((tensor) => tensor.isDisposed)).toEqual([]);
+      });
+
+      const takesFactor = build().takesGradientFactor === true;
+      test.runIf(takesFactor)('takes a factor as if the gradients had been multiplied before', () => {
+        const optimizer = build();
+        const from = advance(optimizer, start(optimizer), 2);
+        const factor = tf.scalar(0.3);
+        const grads = gradients(from.params);
+        const given = { lr, step: 3, loss: lossOf(from.params) };
+        const scaled = mapParams(grads, (gradient) => tf.mul(gradient, factor));
+        const expected = optimizer.update({ ...copyOf(from), ...given, grads: scaled });
+        const actual = optimizer.update({ ...copyOf(from), ...given, grads, gradientFactor: factor });
+        expectSameBits(actual.params, expected.params, 'Parameters');
+        expect(downloadTree({ state: actual.state })).toEqual(downloadTree({ state: expected.state }));
       });
 
       test('does not depend on the order of the parameters', () => {

@@ -4,7 +4,7 @@ import { builtin } from '../builtin.ts';
 import { HookDriver } from '../plugin/hook-driver.ts';
 import { Registry } from '../plugin/registry.ts';
 import type { HostBatch, Params } from '../plugin/types.ts';
-import { keyedRng, tf, uniformValues } from '../tensor/index.ts';
+import { keyedRng, mapParams, tf, uniformValues } from '../tensor/index.ts';
 import { expectClose, largestDifference, largestMagnitude } from '../testing/close.ts';
 import { TEST_BACKENDS, useBackend } from '../testing/backends.ts';
 import { globalNorm, trainStep, type Recipe, type TrainState } from './step.ts';
@@ -116,6 +116,22 @@ describe.each(TEST_BACKENDS)('a training step on %s', (backend) => {
     );
     expectClose(globalNorm(moved), [1e-3], 2e-5, 'norm of the update');
     expect(scalars['gradNorm']!.dataSync()[0]).toBeGreaterThan(0.01);
+  });
+
+  test('clipping in the optimizer and before it give the same bits, and nobody sees clipped gradients before that', () => {
+    let inspected: Params = {};
+    const inspect = ({ grads }: { grads: Params }) => void (inspected = mapParams(grads, (g) => tf.keep(g.clone())));
+    const hooks = new HookDriver([{ name: 'watch', version: '1.0.0', hooks: { inspect } }]);
+    const optimizer = registry.create('optimizer', { name: 'adamw' }, {});
+    const { init, update } = optimizer;
+    const after = (given: Partial<Recipe>) => {
+      const { state } = step({ ...recipe({ gradClip: 1e-3 }), ...given }, [host(0, 8, false)]);
+      return Object.values(state.params).map((value) => value.dataSync());
+    };
+    const clipped = after({ optimizer, hooks });
+    expect(clipped).toEqual(after({ optimizer: { init, update } }));
+    expect(clipped).not.toEqual(after({ optimizer, gradClip: 0 }));
+    expect(globalNorm(inspected).dataSync()[0]).toBeGreaterThan(0.01);
   });
 
   test('a step lowers the loss of its own batch, consumes its state and leaves no tensors behind', () => {

@@ -129,13 +129,19 @@ export const globalNorm = (grads: Params): tf.Tensor =>
   tf.sqrt(tf.addN(Object.values(grads).map((gradient) => sumOfSquares(gradient))));
 
 /**
- * Gradients scaled down to a global norm of at most `limit`: times min(1, limit / (norm + 1e-6)); in place where
- * nobody reads the given ones afterwards.
+ * Gradients scaled down to a global norm of at most `limit`: times min(1, limit / (norm + 1e-6)). By the optimizer, where it
+ * takes the factor; else here, in place where nobody reads the given ones afterwards.
  */
-function clip(grads: Params, norm: tf.Tensor, limit: number, overwrite: boolean): Params {
-  if (limit === 0) return grads;
+function clip(
+  { optimizer, gradClip: limit }: Recipe,
+  grads: Params,
+  norm: tf.Tensor,
+  overwrite: boolean,
+): Pick<Parameters<Optimizer['update']>[0], 'grads' | 'gradientFactor'> {
+  if (limit === 0) return { grads };
   const factor = tf.minimum(1, tf.div(limit, tf.add(norm, 1e-6)));
-  return mapParams(grads, (gradient) => scaled(gradient, factor, overwrite));
+  if (optimizer.takesGradientFactor === true) return { grads, gradientFactor: factor };
+  return { grads: mapParams(grads, (gradient) => scaled(gradient, factor, overwrite)) };
 }
 
 const isAccepted = ({ accepts }: StepInput, loss: tf.Tensor, gradNorm: tf.Tensor): boolean =>
@@ -152,7 +158,7 @@ export function trainStep(
   state: TrainState,
   input: StepInput,
 ): { state: TrainState; scalars: StepScalars } {
-  const { optimizer, hooks, gradClip } = recipe;
+  const { optimizer, hooks } = recipe;
   const { info, lr } = input;
   const result = tf.tidy(() => {
     const raw = accumulatedGradients(recipe, state, input);
@@ -160,9 +166,8 @@ export function trainStep(
     const gradNorm = globalNorm(grads);
     if (!isAccepted(input, raw.scalars['loss']!, gradNorm))
       return { ...state, scalars: { ...raw.scalars, gradNorm, skipped: tf.scalar(1) } };
-    const clipped = clip(grads, gradNorm, gradClip, !hooks.takesPart('inspect', info.step));
     const next = optimizer.update({
-      grads: clipped,
+      ...clip(recipe, grads, gradNorm, !hooks.takesPart('inspect', info.step)),
       params: state.params,
       state: state.optimizer,
       lr,

@@ -34,16 +34,16 @@ const SOURCE: Record<Exclude<Instruction['op'], 'input' | 'scalar' | 'constant'>
 /** A JavaScript number literal that reads back as the same value. */
 const literal = (value: number): string => (Object.is(value, -0) ? '-0' : String(value));
 
-/** Writes the program as one loop. What does not depend on the element stands before it. */
-function source(program: Program): string {
+/** Writes the program as one loop. What does not depend on the element stands before it, as inputs do that are `single`. */
+function source(program: Program, single: readonly boolean[]): string {
   const varying: boolean[] = [];
   const [before, inside]: [string[], string[]] = [[], []];
   program.instructions.forEach(({ op, args, value }, index) => {
-    varying.push(op === 'input' || args.some((argument) => varying[argument]));
+    varying.push((op === 'input' && !single[value]!) || args.some((argument) => varying[argument]));
     const names = args.map((argument) => `r${argument}`);
     const expression =
       op === 'input'
-        ? `in${value}[i]`
+        ? `in${value}[${single[value]! ? 0 : 'i'}]`
         : op === 'scalar'
           ? `scalars[${value}]`
           : op === 'constant'
@@ -59,27 +59,32 @@ function source(program: Program): string {
   return [...arrays, ...before, 'for (let i = 0; i < length; i++) {', ...inside, ...stores, '}'].join('\n');
 }
 
-const loops = new WeakMap<Program, Loop>();
+/** By which inputs are scalars. */
+const loops = new WeakMap<Program, Map<string, Loop>>();
 
 /** The program as machine code, by way of JavaScript's own compiler: one pass over memory, whatever its length. */
-function loopOf(program: Program): Loop {
-  const known = loops.get(program);
+function loopOf(program: Program, single: readonly boolean[]): Loop {
+  let forms = loops.get(program);
+  if (forms === undefined) loops.set(program, (forms = new Map<string, Loop>()));
+  const key = single.join();
+  const known = forms.get(key);
   if (known !== undefined) return known;
   // The text is made of the fixed operation table and numbers only, so nothing foreign can get into it.
   // oxlint-disable-next-line no-implied-eval
-  const make = new Function('erf', `return (inputs, scalars, outputs, length) => {\n${source(program)}\n};`);
+  const make = new Function('erf', `return (inputs, scalars, outputs, length) => {\n${source(program, single)}\n};`);
   const loop = (make as (erfFunction: typeof erf) => Loop)(erf);
-  loops.set(program, loop);
+  forms.set(key, loop);
   return loop;
 }
 
-/** `LlmxElementwise`: inputs `0`, `1`, ... of one shape; attributes `program` and `scalars`. */
+/** `LlmxElementwise`: inputs `0`, `1`, ... of one shape, or scalars after the first; attributes `program` and `scalars`. */
 export const elementwise: Kernel = (storage, inputs, attributes) => {
   const { program, scalars } = attributes as { program: Program; scalars: readonly number[] };
   const infos = Array.from({ length: program.inputs }, (_, index) => inputs[index]!);
   const outputs = program.outputs.map(() => storage.allocate(infos[0]!.shape));
   const views = outputs.map((info) => floats(storage, info));
-  loopOf(program)(
+  const single = infos.map(({ shape }, index) => index > 0 && shape.length === 0);
+  loopOf(program, single)(
     infos.map((info) => floats(storage, info)),
     scalars,
     views,
