@@ -122,6 +122,33 @@ LLMX_KERNEL(LlmxReduce) {
   }
 }
 
+#if LLMX_ISA != LLMX_ISA_REFERENCE
+
+/** Of n elements. Four parts are read side by side: a thread that reads one place after another waits for memory longer. */
+static double sum_of_squares(Numbers x, int64_t n) {
+  constexpr int64_t RUN = 4096;
+  const int64_t part = n / (4 * RUN) * RUN;
+  double result = 0;
+  for (int64_t begin = 0; begin < part; begin += RUN) {
+    vec sums[4]{};
+    for (int64_t i = begin; i < begin + RUN; i += LANES)
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        const vec v = x.load_some(k * part + i, LANES);
+        sums[k] += v * v;
+      }
+    for (const vec& each : sums) result += double{sum(each)};
+  }
+  for (int64_t begin = 4 * part; begin < n; begin += RUN)
+    result += double{sum_vectors(min(n - begin, RUN), [=](int64_t i, int64_t count) {
+      const vec v = x.load_some(begin + i, count);
+      return v * v;
+    })};
+  return result;
+}
+
+#endif
+
 /** Tensors: x, which may lie in memory as bfloat16, y: one element, the sum of x^2. Sums of pieces of 4096 elements are added in float64. */
 LLMX_KERNEL(LlmxSumOfSquares) {
   const Numbers x = numbers(call, 0);
@@ -134,14 +161,7 @@ LLMX_KERNEL(LlmxSumOfSquares) {
   double* partial = scratch<double>(-1, 0, max(pieces, int64_t{1}));
   if (partial == nullptr) return 1;
   parallel(pieces, [=](int64_t piece, int32_t) {
-    const int64_t end = min(size, (piece + 1) * PIECE);
-    double result = 0;
-    for (int64_t begin = piece * PIECE; begin < end; begin += 4096)
-      result += double{sum_vectors(min(end - begin, int64_t{4096}), [=](int64_t i, int64_t n) {
-        const vec v = x.load_some(begin + i, n);
-        return v * v;
-      })};
-    partial[piece] = result;
+    partial[piece] = sum_of_squares(x.from(piece * PIECE), min(PIECE, size - piece * PIECE));
   });
   for (int64_t piece = 0; piece < pieces; ++piece) total += partial[piece];
 #endif
