@@ -54,16 +54,15 @@ LLMX_KERNEL(LlmxPeak) {
 }
 
 /**
- * LlmxStream: c = a + factor * b, which moves three times the tensors' size (the processor reads c besides, before it writes).
- * Tensors: a, b, c (output), of one size. Number: factor.
+ * LlmxStream: a = a + factor * b, which moves three times a tensor's size and no more (what is not read before it is written
+ * would be read besides). Tensors: a (also the output), b, of one size. Number: factor.
  */
 LLMX_KERNEL(LlmxStream) {
-  const float* __restrict a = call.floats(0);
+  float* __restrict a = call.floats(0);
   const float* __restrict b = call.floats(1);
-  float* __restrict c = call.floats(2);
   const float factor = static_cast<float>(call.number(0));
   parallel_chunks(call.size(0), 16384, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) c[i] = a[i] + factor * b[i];
+    for (int64_t i = begin; i < end; ++i) a[i] += factor * b[i];
   });
   return 0;
 }

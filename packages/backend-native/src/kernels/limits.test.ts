@@ -7,9 +7,9 @@ describeEngine("the machine's limits", () => {
   test('streaming computes what it is timed for', () => {
     for (const length of [...LENGTHS, 40_000])
       expectLikeReference('LlmxStream', String(length), {
-        tensors: () => [values(length, 1), values(length, 2), new Float32Array(length)].map((given) => argument(given)),
+        tensors: () => [values(length, 1), values(length, 2)].map((given) => argument(given)),
         numbers: [0.5],
-        results: [2],
+        results: [0],
       });
   });
 
