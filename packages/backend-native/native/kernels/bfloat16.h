@@ -24,10 +24,28 @@ LLMX_INLINE vec neighbours(vec first, vec second) {
 
 /** Words with an element of `first` and one of `second` each. */
 LLMX_INLINE vec zipped(half_vec first, half_vec second) {
+#if defined(__AVX512BW__)
+  // Word i: number i of the first and, in the upper half, of the second.
+  typedef int32_t words __attribute__((vector_size(LANES * 4)));
+  constexpr words FIRST = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const auto wide = [](half_vec v) { return _mm512_castsi256_si512(reinterpret_cast<__m256i>(v)); };
+  const __m512i from = reinterpret_cast<__m512i>(FIRST * 0x10001 + (32 << 16));
+  return reinterpret_cast<vec>(_mm512_permutex2var_epi16(wide(first), from, wide(second)));
+#else
   typedef uint32_t wide __attribute__((vector_size(LANES * 4)));
   return reinterpret_cast<vec>(__builtin_convertvector(first, wide) | __builtin_convertvector(second, wide) << 16);
+#endif
 }
-LLMX_INLINE vec zipped(vec first, vec second) { return zipped(narrowed(first), narrowed(second)); }
+LLMX_INLINE vec zipped(vec first, vec second) {
+#if defined(__AVX512BF16__)
+  typedef int32_t words __attribute__((vector_size(LANES * 4)));
+  constexpr words FIRST = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const __m512i from = reinterpret_cast<__m512i>(FIRST * 0x10001 + (16 << 16));
+  return reinterpret_cast<vec>(_mm512_permutexvar_epi16(from, reinterpret_cast<__m512i>(neighbours(first, second))));
+#else
+  return zipped(narrowed(first), narrowed(second));
+#endif
+}
 
 #endif
 

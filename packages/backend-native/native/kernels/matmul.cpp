@@ -103,7 +103,7 @@ int32_t multiply_batch_as(Batch batch) {
     const int64_t group = max<int64_t>(1, (1 << 16) / work);
     parallel(divide_up(batch.count, group), [&](int64_t task, int32_t worker) {
       for (int64_t index = task * group; index < min(batch.count, (task + 1) * group); ++index)
-        multiply_alone<Format>(batch.entry(index), worker);
+        by_layout<Format>(batch.first, [&](auto operand) { multiply_alone<Format, decltype(operand)>(batch.entry(index), worker); });
     });
     return 0;
   }

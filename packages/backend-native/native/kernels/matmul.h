@@ -93,23 +93,27 @@ inline void finish_line(const Epilogue& epilogue, int64_t index, int64_t column,
 
 // ---- Blocks and slices
 
-// Longest block of the sum: a panel of 8 x 768 floats of a (24 KiB) stays in a first-level cache of 32 or 48 KiB. Of tile
-// registers, which take 32 rows of half the bytes, it fills the larger one; shorter blocks would read and write sums more often.
-constexpr int64_t DEPTH = 768;
-static_assert(DEPTH % Float32::STEP == 0 && DEPTH % Bfloat16::STEP == 0);
-// Columns of packed b that are used for all rows of a task before the next ones: with DEPTH 576 KiB of the second-level cache.
+// Longest block of the sum: 8 rows of 768 words of a (24 KiB) stay in a first-level cache of 32 or 48 KiB. Of tile registers,
+// which take 32 rows of half the bytes, it fills the larger one; shorter blocks would read and write sums more often.
+template <class Format>
+constexpr int64_t DEPTH = 768 * (Format::CONTINUES ? 1 : Format::PER_WORD);
+static_assert(DEPTH<Float32> % Float32::STEP == 0 && DEPTH<Bfloat16> % Bfloat16::STEP == 0);
+// Columns of packed b that are used for all rows of a task before the next ones: with 768 words 576 KiB of the second-level cache.
 constexpr int64_t COLUMNS = 192;
 // Floats of an operand that are packed as a whole at a time: 4 MiB, which every task reads again from the last-level cache.
 constexpr int64_t WHOLE = 1 << 20;
 // Slots of scratch memory.
 enum { WHOLE_SLOT = 12, SLICE_SLOT = 13, PARTIAL_SLOT = 14 };
 
-/** How the sum, of at least one term, is cut into blocks of nearly equal length, each but the last a multiple of `step`. */
+/** How the sum, of at least one term, is cut into blocks of nearly equal length, each but the last a multiple of STEP. */
 struct Blocks {
   int64_t depth, count, length;
 
-  Blocks(int64_t depth, int64_t step)
-      : depth(depth), count(divide_up(depth, DEPTH)), length(round_up(divide_up(depth, count), max<int64_t>(4, step))) {}
+  template <class Format>
+  static Blocks of(int64_t depth) {
+    const int64_t count = divide_up(depth, DEPTH<Format>);
+    return {depth, count, round_up(divide_up(depth, count), max<int64_t>(4, Format::STEP))};
+  }
 
   int64_t begin(int64_t block) const { return block * length; }
   int64_t size(int64_t block) const { return min(length, depth - begin(block)); }
@@ -137,77 +141,158 @@ inline bool choose_partial(const Matmul& matmul, const Blocks& blocks, int32_t w
   return part.partial != nullptr;
 }
 
-/**
- * Brings what finishing a tile reads and writes into the cache while its sums are formed. Inlined always: g++ takes a function
- * that only fetches for one without effect, and leaves out calls of it.
- */
-LLMX_INLINE void fetch_tile(const Matmul& matmul, int64_t at, int rows, int columns) {
-  const Epilogue& epilogue = matmul.epilogue;
-  const Numbers tensors[] = {epilogue.product, epilogue.second, epilogue.residual, epilogue.factor};
-  for (const Numbers& tensor : tensors) {
-    if (!tensor) continue;
-    const int64_t line = 64 / tensor.bytes_each();
-    for (int i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < columns; j += line) __builtin_prefetch(tensor.from(at + i * matmul.line + j).data);
-  }
+/** f(i, j, rows, columns) for the tiles of a part, from its beginning on. Panels of a come outermost: see COLUMNS. */
+template <class Format, class F>
+LLMX_INLINE void for_tiles(const Part& part, const F& f) {
+  for (int64_t i = 0; i < part.rows; i += Format::MR)
+    for (int64_t j = 0; j < part.columns; j += Format::NR)
+      f(i, j, static_cast<int>(min<int64_t>(Format::MR, part.rows - i)),
+        static_cast<int>(min<int64_t>(Format::NR, part.columns - j)));
 }
 
-/** Forms the last block's sums in tiles and finishes each; `depth` in words. */
-template <class Format>
-inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t depth, const float* a, const float* b,
-                                bool add) {
-  constexpr int MR = Format::MR, NR = Format::NR;
-  alignas(64) float sums[MR * NR];
-  for (int64_t i = 0; i < part.rows; i += MR) {
-    const int rows = static_cast<int>(min<int64_t>(MR, part.rows - i));
-    for (int64_t j = 0; j < part.columns; j += NR) {
-      const int columns = static_cast<int>(min<int64_t>(NR, part.columns - j));
-      fetch_tile(matmul, (part.row + i) * matmul.line + part.column + j, rows, columns);
-      tile_first<Format>(rows, columns, depth, a + i * depth, b + j * depth, sums, NR, false);
-      for (int r = 0; r < rows; ++r) {
-        const int64_t row = part.row + i + r, column = part.column + j;
-        const float* partial = add ? part.partial + (i + r) * part.partial_line + j : nullptr;
-        finish_line(matmul.epilogue, row * matmul.line + column, column, columns, sums + r * NR, partial);
-      }
+/** How a tile's sums go to memory: see Epilogue. */
+template <int ACTIVATION>
+struct Finish {
+  const Epilogue& epilogue;
+  int64_t index, line, column;
+  /** Sums of earlier blocks, or null. */
+  const float* partial;
+  int64_t partial_line;
+
+  /** Brings what finishing a tile reads and writes into the cache while its sums are formed. */
+  LLMX_INLINE void fetch(int rows, int vectors) const {
+    const Numbers tensors[] = {epilogue.product, epilogue.second, epilogue.residual, epilogue.factor};
+    for (const Numbers& tensor : tensors) {
+      if (!tensor) continue;
+      const int64_t each = tensor.bytes_each();
+      for (int i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < vectors * LANES * each; j += 64) __builtin_prefetch(tensor.from(index + i * line).data + j);
     }
   }
+  template <int WIDTH>
+  LLMX_INLINE void take(int row, const vec (&sums)[WIDTH]) const {
+    const int64_t at = index + row * line;
+    vec v[WIDTH], slope[WIDTH];
+#pragma GCC unroll 3
+    for (int j = 0; j < WIDTH; ++j) v[j] = sums[j];
+    const auto each = [&](const auto& f) __attribute__((always_inline)) {
+#pragma GCC unroll 3
+      for (int j = 0; j < WIDTH; ++j) f(j, at + j * LANES);
+    };
+    if (partial != nullptr) each([&](int j, int64_t) { v[j] = load(partial + row * partial_line + j * LANES) + v[j]; });
+    if (epilogue.bias != nullptr) each([&](int j, int64_t) { v[j] += load(epilogue.bias + column + j * LANES); });
+    if constexpr (ACTIVATION == GELU) {
+      if (epilogue.second) each([&](int j, int64_t to) { epilogue.second.store_some(to, v[j], LANES); });
+      each([&](int j, int64_t) { v[j] = vgelu(v[j], slope[j]); });
+    } else if constexpr (ACTIVATION == GELU_BACKWARD) {
+      vec value[WIDTH];
+      each([&](int j, int64_t from) { value[j] = vgelu(epilogue.factor.load_some(from, LANES), slope[j]); });
+      if (epilogue.second) each([&](int j, int64_t to) { epilogue.second.store_some(to, value[j], LANES); });
+      each([&](int j, int64_t) { v[j] *= slope[j]; });
+    } else if (epilogue.factor) {
+      each([&](int j, int64_t from) { v[j] *= epilogue.factor.load_some(from, LANES); });
+    }
+    if (epilogue.residual != nullptr) each([&](int j, int64_t from) { v[j] += load(epilogue.residual + from); });
+    each([&](int j, int64_t to) { epilogue.product.store_some(to, v[j], LANES); });
+  }
+};
+
+/** Forms the last block's sums in tiles and finishes each; `depth` in words. */
+template <int ACTIVATION, class Format, class Rows>
+inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t depth, Rows a, const float* b, bool add) {
+  constexpr int MR = Format::MR, NR = Format::NR, WIDTH = NR / LANES;
+  alignas(64) float sums[MR * NR];
+  for_tiles<Format>(part, [&](int64_t i, int64_t j, int rows, int columns) {
+    const int64_t column = part.column + j, index = (part.row + i) * matmul.line + column;
+    const float* partial = add ? part.partial + i * part.partial_line + j : nullptr;
+    const Finish<ACTIVATION> finish{matmul.epilogue, index, matmul.line, column, partial, part.partial_line};
+    const Rows panel = a.from(i, depth);
+    if constexpr (!Format::CONTINUES)
+      if (rows == MR && columns == NR) return tile_part<Format, MR, WIDTH>(depth, panel, b + j * depth, finish);
+    finish.fetch(rows, divide_up(columns, LANES));
+    tile_first<Format>(rows, columns, depth, panel, b + j * depth, Sums{sums, NR, false});
+    for (int r = 0; r < rows; ++r)
+      finish_line(matmul.epilogue, index + r * matmul.line, column, columns, sums + r * NR,
+                  add ? partial + r * part.partial_line : nullptr);
+  });
+}
+
+/** Adds a block's sums to a part's earlier ones, or begins them; `depth` in words. */
+template <class Format, class Rows>
+inline void multiply_and_add(const Part& part, int64_t depth, Rows a, const float* b, bool add) {
+  for_tiles<Format>(part, [&](int64_t i, int64_t j, int rows, int columns) {
+    const Sums sums{part.partial + i * part.partial_line + j, part.partial_line, add};
+    const Rows panel = a.from(i, depth);
+    if (rows == Format::MR && columns == Format::NR) tile<Format>(depth, panel, b + j * depth, sums);
+    else tile_edge<Format>(rows, columns, depth, panel, b + j * depth, sums);
+  });
 }
 
 /** One block of the sum of a part, from packed operands. */
-template <class Format>
-inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks& blocks, int64_t block, const float* a,
-                           const float* b) {
+template <class Format, class Rows>
+inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks& blocks, int64_t block, Rows a, const float* b) {
   [[maybe_unused]] const typename Format::Registers registers{};
-  const int64_t depth = words<Format>(blocks.size(block));
-  const bool add = block > 0 || matmul.accumulate, last = block == blocks.count - 1;
+  const int64_t depth = words<Format>(blocks.size(block)), activation = matmul.epilogue.activation;
+  const bool add = block > 0 || matmul.accumulate, finishes = block == blocks.count - 1 && !matmul.epilogue.is_plain();
   for (int64_t j = 0; j < part.columns; j += COLUMNS) {
     Part some = part;
     some.column += j;
     some.columns = min(COLUMNS, part.columns - j);
     some.partial += j;
     const float* columns = b + j * depth;
-    if (last && !matmul.epilogue.is_plain()) {
-      multiply_and_finish<Format>(matmul, some, depth, a, columns, add);
-    } else {
-      multiply_panels<Format>(some.rows, some.columns, depth, a, depth * Format::MR, columns, depth * Format::NR, some.partial,
-                              some.partial_line, add);
-    }
+    if (!finishes) multiply_and_add<Format>(some, depth, a, columns, add);
+    else if (activation == GELU) multiply_and_finish<GELU, Format>(matmul, some, depth, a, columns, add);
+    else if (activation == GELU_BACKWARD) multiply_and_finish<GELU_BACKWARD, Format>(matmul, some, depth, a, columns, add);
+    else multiply_and_finish<NO_ACTIVATION, Format>(matmul, some, depth, a, columns, add);
   }
 }
 
-/** The whole product in one task. */
+// ---- Rows of a: how they are prepared for tiles
+
+/** In panels. */
 template <class Format>
+struct PackedRows {
+  static constexpr bool IN_PLACE = false;
+
+  /** `depth` positions from `begin` on of the rows from `row` on; packs them to `memory`. */
+  static Panels<Format> take(float* memory, const Matmul& matmul, int64_t row, int64_t rows, int64_t begin, int64_t depth) {
+    pack_rows<Format>(memory, matmul.a_from(row, begin), matmul.a_line, matmul.transpose_a, rows, depth);
+    return {memory};
+  }
+};
+
+/** Where they are. */
+template <class Format>
+struct RowsInPlace {
+  static constexpr bool IN_PLACE = true;
+
+  /** Whether tiles of the format can read a where it lies: they hold vectors, and it need not be rounded. */
+  static constexpr bool POSSIBLE = !Format::CONTINUES && Format::ROUNDS == (Format::PER_WORD == 2);
+  /** Whether a's memory is what they read: lines of words, and no tile with fewer rows. */
+  static bool fits(const Matmul& matmul) {
+    if (matmul.transpose_a) return false;
+    const bool are_words = matmul.a.narrow == Format::ROUNDS && matmul.k % Format::PER_WORD == 0 && matmul.a_line % Format::PER_WORD == 0;
+    return are_words && matmul.m % Format::MR == 0;
+  }
+  static WordLines take(float*, const Matmul& matmul, int64_t row, int64_t, int64_t begin, int64_t) {
+    return {matmul.a_from(row, begin).floats(), matmul.a_line / Format::PER_WORD};
+  }
+};
+
+/** The whole product in one task. */
+template <class Format, class Operand>
 inline void multiply_alone(const Matmul& matmul, int32_t worker) {
-  const Blocks blocks(matmul.k, Format::STEP);
-  float* a = scratch<float>(worker, WHOLE_SLOT, round_up(matmul.m, Format::MR) * blocks.length);
-  float* b = scratch<float>(worker, SLICE_SLOT, round_up(matmul.n, Format::NR) * blocks.length);
+  const auto blocks = Blocks::of<Format>(matmul.k);
+  const int64_t line = words<Format>(blocks.length);
+  float* a = scratch<float>(worker, WHOLE_SLOT, Operand::IN_PLACE ? 0 : round_up(matmul.m, Format::MR) * line);
+  float* b = scratch<float>(worker, SLICE_SLOT, round_up(matmul.n, Format::NR) * line);
   Part part{0, matmul.m, 0, matmul.n};
   if (a == nullptr || b == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
   for (int64_t block = 0; block < blocks.count; ++block) {
     const int64_t begin = blocks.begin(block), depth = blocks.size(block);
-    pack_rows<Format>(a, matmul.a_from(0, begin), matmul.a_line, matmul.transpose_a, matmul.m, depth);
+    const auto rows = Operand::take(a, matmul, 0, matmul.m, begin, depth);
     pack_columns<Format>(b, matmul.b_from(begin, 0), matmul.b_line, matmul.transpose_b, matmul.n, depth);
-    multiply_block<Format>(matmul, part, blocks, block, a, b);
+    multiply_block<Format>(matmul, part, blocks, block, rows, b);
   }
 }
 
@@ -215,67 +300,75 @@ inline void multiply_alone(const Matmul& matmul, int32_t worker) {
  * f(first, count, memory) for groups of blocks, for which the whole operand, of `extent` lines, is packed at a time. Where sums
  * of earlier blocks are not kept in the product there is one group.
  */
-template <class F>
+template <class Format, class F>
 inline int32_t for_groups(const Matmul& matmul, const Blocks& blocks, int64_t extent, const F& f) {
-  const int64_t fitting = min(blocks.count, max<int64_t>(1, WHOLE / (extent * blocks.length)));
+  const int64_t size = extent * words<Format>(blocks.length), fitting = min(blocks.count, max<int64_t>(1, WHOLE / size));
   const int64_t group = keeps_apart(matmul, blocks) ? blocks.count : fitting;
-  float* whole = scratch<float>(-1, WHOLE_SLOT, group * extent * blocks.length);
+  float* whole = scratch<float>(-1, WHOLE_SLOT, group * size);
   if (whole == nullptr) return 1;
   for (int64_t first = 0; first < blocks.count; first += group) f(first, min(group, blocks.count - first), whole);
   return 0;
 }
 
 /** b packed as a whole; each task takes a slice of rows, whose part of a it packs. */
-template <class Format>
+template <class Format, class Operand>
 inline int32_t multiply_by_rows(const Matmul& matmul) {
-  const Blocks blocks(matmul.k, Format::STEP);
+  const auto blocks = Blocks::of<Format>(matmul.k);
+  const int64_t line = words<Format>(blocks.length);
   const int64_t columns = round_up(matmul.n, Format::NR), group = 2 * Format::NR, groups = divide_up(matmul.n, group);
   // 32 tasks or more where the rows suffice; at least 32 rows, so that b from the last-level cache keeps up.
   const int64_t slice = min<int64_t>(96, round_up(max<int64_t>(32, divide_up(matmul.m, 32)), Format::MR));
-  return for_groups(matmul, blocks, columns, [&](int64_t first, int64_t count, float* b) {
+  return for_groups<Format>(matmul, blocks, columns, [&](int64_t first, int64_t count, float* b) {
     parallel(count * groups, [&](int64_t task, int32_t) {
       const int64_t block = first + task / groups, column = task % groups * group, depth = blocks.size(block);
-      float* to = b + (block - first) * columns * blocks.length + column * words<Format>(depth);
+      float* to = b + (block - first) * columns * line + column * words<Format>(depth);
       pack_columns<Format>(to, matmul.b_from(blocks.begin(block), column), matmul.b_line, matmul.transpose_b,
                    min(group, matmul.n - column), depth);
     });
     parallel(divide_up(matmul.m, slice), [&](int64_t task, int32_t worker) {
       Part part{task * slice, min(slice, matmul.m - task * slice), 0, matmul.n};
-      float* a = scratch<float>(worker, SLICE_SLOT, round_up(slice, Format::MR) * blocks.length);
+      float* a = scratch<float>(worker, SLICE_SLOT, Operand::IN_PLACE ? 0 : round_up(slice, Format::MR) * line);
       if (a == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
       for (int64_t block = first; block < first + count; ++block) {
-        pack_rows<Format>(a, matmul.a_from(part.row, blocks.begin(block)), matmul.a_line, matmul.transpose_a, part.rows,
-                  blocks.size(block));
-        multiply_block<Format>(matmul, part, blocks, block, a, b + (block - first) * columns * blocks.length);
+        const auto rows = Operand::take(a, matmul, part.row, part.rows, blocks.begin(block), blocks.size(block));
+        multiply_block<Format>(matmul, part, blocks, block, rows, b + (block - first) * columns * line);
       }
     });
   });
 }
 
-/** a packed as a whole; each task takes a slice of columns, whose part of b it packs. */
-template <class Format>
+/** a packed as a whole, if at all; each task takes a slice of columns, whose part of b it packs. */
+template <class Format, class Operand>
 inline int32_t multiply_by_columns(const Matmul& matmul) {
-  const Blocks blocks(matmul.k, Format::STEP);
+  const auto blocks = Blocks::of<Format>(matmul.k);
+  const int64_t line = words<Format>(blocks.length);
   const int64_t rows = round_up(matmul.m, Format::MR), group = round_up(64, Format::MR), groups = divide_up(matmul.m, group);
   const int64_t slice = min<int64_t>(2 * COLUMNS, round_up(divide_up(matmul.n, 32), Format::NR));
-  return for_groups(matmul, blocks, rows, [&](int64_t first, int64_t count, float* a) {
-    parallel(count * groups, [&](int64_t task, int32_t) {
-      const int64_t block = first + task / groups, row = task % groups * group, depth = blocks.size(block);
-      float* to = a + (block - first) * rows * blocks.length + row * words<Format>(depth);
-      pack_rows<Format>(to, matmul.a_from(row, blocks.begin(block)), matmul.a_line, matmul.transpose_a,
-                min(group, matmul.m - row), depth);
-    });
+  const auto multiply_group = [&](int64_t first, int64_t count, float* a) {
+    const auto to = [&](int64_t block, int64_t row) {
+      return a + (block - first) * rows * line + row * words<Format>(blocks.size(block));
+    };
+    if (!Operand::IN_PLACE)
+      parallel(count * groups, [&](int64_t task, int32_t) {
+        const int64_t block = first + task / groups, row = task % groups * group;
+        Operand::take(to(block, row), matmul, row, min(group, matmul.m - row), blocks.begin(block), blocks.size(block));
+      });
     parallel(divide_up(matmul.n, slice), [&](int64_t task, int32_t worker) {
       Part part{0, matmul.m, task * slice, min(slice, matmul.n - task * slice)};
-      float* b = scratch<float>(worker, SLICE_SLOT, round_up(slice, Format::NR) * blocks.length);
+      float* b = scratch<float>(worker, SLICE_SLOT, round_up(slice, Format::NR) * line);
       if (b == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
       for (int64_t block = first; block < first + count; ++block) {
-        pack_columns<Format>(b, matmul.b_from(blocks.begin(block), part.column), matmul.b_line, matmul.transpose_b,
-                     part.columns, blocks.size(block));
-        multiply_block<Format>(matmul, part, blocks, block, a + (block - first) * rows * blocks.length, b);
+        const int64_t begin = blocks.begin(block);
+        pack_columns<Format>(b, matmul.b_from(begin, part.column), matmul.b_line, matmul.transpose_b, part.columns,
+                             blocks.size(block));
+        if constexpr (Operand::IN_PLACE) multiply_block<Format>(matmul, part, blocks, block, Operand::take(nullptr, matmul, 0, 0, begin, 0), b);
+        else multiply_block<Format>(matmul, part, blocks, block, Panels<Format>{to(block, 0)}, b);
       }
     });
-  });
+  };
+  if (!Operand::IN_PLACE) return for_groups<Format>(matmul, blocks, rows, multiply_group);
+  multiply_group(0, blocks.count, nullptr);
+  return 0;
 }
 
 // ---- Products with a vector: bound by memory, so nothing is packed
@@ -424,6 +517,23 @@ inline const float* widened_vector(Numbers x, int64_t length) {
   return wide;
 }
 
+/** f(how rows of a are prepared). */
+template <class Format, class F>
+inline auto by_layout(const Matmul& matmul, const F& f) {
+  if constexpr (RowsInPlace<Format>::POSSIBLE)
+    if (RowsInPlace<Format>::fits(matmul)) return f(RowsInPlace<Format>{});
+  return f(PackedRows<Format>{});
+}
+
+/** A product whose operands are packed. */
+template <class Format, class Operand>
+inline int32_t multiply_packed(const Matmul& matmul) {
+  // Below a few microseconds of work threads cost more than they bring.
+  if (matmul.m * matmul.n * matmul.k <= 1 << 17) return multiply_alone<Format, Operand>(matmul, 0), 0;
+  // The smaller operand is packed as a whole: less memory, and each task reads all of it.
+  return matmul.m < matmul.n ? multiply_by_columns<Format, Operand>(matmul) : multiply_by_rows<Format, Operand>(matmul);
+}
+
 template <class Format>
 inline int32_t multiply_as(const Matmul& matmul) {
   const bool row = matmul.m == 1 && (!matmul.transpose_a || matmul.a_line == 1) && !matmul.b.narrow;
@@ -436,10 +546,7 @@ inline int32_t multiply_as(const Matmul& matmul) {
   }
   // Bound by reading b. Rounding it again for each row would cost more than packing it.
   if (matmul.m <= TILE_ROWS && matmul.n >= 8 * matmul.m && !Format::ROUNDS && !matmul.b.narrow) return multiply_few_rows<Format>(matmul);
-  // Below a few microseconds of work threads cost more than they bring.
-  if (matmul.m * matmul.n * matmul.k <= 1 << 17) return multiply_alone<Format>(matmul, 0), 0;
-  // The smaller operand is packed as a whole: less memory, and each task reads all of it.
-  return matmul.m < matmul.n ? multiply_by_columns<Format>(matmul) : multiply_by_rows<Format>(matmul);
+  return by_layout<Format>(matmul, [&](auto operand) { return multiply_packed<Format, decltype(operand)>(matmul); });
 }
 
 /** The product, on all threads; not 0 where memory is short. */

@@ -5,6 +5,9 @@
  * Panels hold words of 32 bits. What a word is and how large a tile depends on the format; `words<Format>(depth)` says how many
  * words a line has. Packed memory comes from `scratch` and holds round_up(rows, MR) * words or round_up(columns, NR) * words.
  * Where sums are formed in tile registers, panels of rows are [panel][words / 16][MR][16]: tiles as they are loaded.
+ *
+ * Rows of a that run along the depth and hold what the words are need no panels where sums are vectors: a tile reads single words of
+ * them, wherever they are.
  */
 #pragma once
 
@@ -90,6 +93,25 @@ template <class Format>
 LLMX_INLINE int64_t words(int64_t depth) {
   return round_up(depth, Format::STEP) / Format::PER_WORD;
 }
+
+/** Rows of a in panels. */
+template <class Format>
+struct Panels {
+  const float* data;
+
+  /** From row `row` on, a multiple of MR, where lines have `depth` words. */
+  Panels from(int64_t row, int64_t depth) const { return {data + row * depth}; }
+  LLMX_INLINE const float* word(int row, int64_t p) const { return data + p * Format::MR + row; }
+};
+
+/** Rows of a in lines, `stride` words apart. */
+struct WordLines {
+  const float* data;
+  int64_t stride;
+
+  WordLines from(int64_t row, int64_t) const { return {data + row * stride, stride}; }
+  LLMX_INLINE const float* word(int row, int64_t p) const { return data + row * stride + p; }
+};
 
 // Positions along the depth that are packed together: one cache line of each source line.
 constexpr int BLOCK = 16;

@@ -1,5 +1,5 @@
 /**
- * The inner part of every matrix product: the product of two packed panels (pack.h).
+ * The inner part of every matrix product: the product of rows of a, in panels or where they lie, and a packed panel of b (pack.h).
  *
  * `c = a b` with a [rows, depth] and b [depth, columns] is computed in tiles of MR x NR sums that stay in registers. `depth` is in
  * words throughout.
@@ -14,37 +14,47 @@
 
 namespace llmx::LLMX_ISA_NAME {
 
-/** The first ROWS rows and WIDTH vectors of a tile. */
-template <class Format, int ROWS, int WIDTH>
-__attribute__((noinline)) void tile_part(int64_t depth, const float* __restrict a, const float* __restrict b,
-                                         float* __restrict c, int64_t stride, bool accumulate) {
+/** Sums that are stored, or added to what is there; lines are `stride` apart. */
+struct Sums {
+  float* c;
+  int64_t stride;
+  bool accumulate;
+
+  /** Has the memory of the first rows and vectors of a tile arrive while its sums are formed. */
+  LLMX_INLINE void fetch(int rows, int vectors) const {
+    for (int i = 0; i < rows; ++i)
+      for (int j = 0; j < vectors; ++j) __builtin_prefetch(c + i * stride + j * LANES, 1);
+  }
+  template <int WIDTH>
+  LLMX_INLINE void take(int row, const vec (&sums)[WIDTH]) const {
+    float* to = c + row * stride;
+#pragma GCC unroll 3
+    for (int j = 0; j < WIDTH; ++j) store(to + j * LANES, accumulate ? load(to + j * LANES) + sums[j] : sums[j]);
+  }
+};
+
+/** The first ROWS rows and WIDTH vectors of a tile. The sink fetches what it will need, and takes each row's sums, as `Sums` does. */
+template <class Format, int ROWS, int WIDTH, class Rows, class Sink>
+__attribute__((noinline)) void tile_part(int64_t depth, Rows a, const float* __restrict b, const Sink& sink) {
   vec sums[ROWS][WIDTH];
 #pragma GCC unroll 8
   for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 3
-    for (int j = 0; j < WIDTH; ++j) {
-      sums[i][j] = vec{};
-      __builtin_prefetch(c + i * stride + j * LANES, 1);  // arrives while the sums are formed
-    }
+    for (int j = 0; j < WIDTH; ++j) sums[i][j] = vec{};
   }
-  for (int64_t p = 0; p < depth; ++p, a += Format::MR, b += Format::NR) {
+  sink.fetch(ROWS, WIDTH);
+  for (int64_t p = 0; p < depth; ++p, b += Format::NR) {
     vec columns[WIDTH];
 #pragma GCC unroll 3
     for (int j = 0; j < WIDTH; ++j) columns[j] = load(b + j * LANES);
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) sums[i][j] = Format::add(sums[i][j], Format::factor(a + i), columns[j]);
+      for (int j = 0; j < WIDTH; ++j) sums[i][j] = Format::add(sums[i][j], Format::factor(a.word(i, p)), columns[j]);
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < ROWS; ++i) {
-#pragma GCC unroll 3
-    for (int j = 0; j < WIDTH; ++j) {
-      float* to = c + i * stride + j * LANES;
-      store(to, accumulate ? load(to) + sums[i][j] : sums[i][j]);
-    }
-  }
+  for (int i = 0; i < ROWS; ++i) sink.take(i, sums[i]);
 }
 
 #if LLMX_ISA == LLMX_ISA_AMX
@@ -93,76 +103,48 @@ __attribute__((noinline)) void tile_registers(int64_t depth, const float* a, con
 #endif
 
 /** The first HEIGHT halves of the rows of a tile, and WIDTH parts of its columns: registers of sums, or vectors. */
-template <class Format, int HEIGHT, int WIDTH>
-LLMX_INLINE void tile_parts(int64_t depth, const float* a, const float* b, float* c, int64_t stride, bool accumulate) {
+template <class Format, int HEIGHT, int WIDTH, class Rows>
+LLMX_INLINE void tile_parts(int64_t depth, Rows a, const float* b, const Sums& sums) {
 #if LLMX_ISA == LLMX_ISA_AMX
-  if constexpr (Format::ROUNDS) tile_registers<HEIGHT, WIDTH>(depth, a, b, c, stride, accumulate);
+  if constexpr (Format::ROUNDS) tile_registers<HEIGHT, WIDTH>(depth, a.data, b, sums.c, sums.stride, sums.accumulate);
   else
 #endif
-    tile_part<Format, Format::MR / 2 * HEIGHT, WIDTH>(depth, a, b, c, stride, accumulate);
+    tile_part<Format, Format::MR / 2 * HEIGHT, WIDTH>(depth, a, b, sums);
 }
 
-/** c [MR, NR] (+)= a panel of a times a panel of b; lines of c are `stride` apart. */
-template <class Format>
-LLMX_INLINE void tile(int64_t depth, const float* a, const float* b, float* c, int64_t stride, bool accumulate) {
-  tile_parts<Format, 2, Format::NR / LANES>(depth, a, b, c, stride, accumulate);
+/** Sums [MR, NR] (+)= rows of a times a panel of b. */
+template <class Format, class Rows>
+LLMX_INLINE void tile(int64_t depth, Rows a, const float* b, const Sums& sums) {
+  tile_parts<Format, 2, Format::NR / LANES>(depth, a, b, sums);
 }
 
-/** As `tile`, at least the first `rows` rows and `columns` columns of it; c must have room for the whole tile. */
-template <class Format>
-inline void tile_first(int rows, int columns, int64_t depth, const float* a, const float* b, float* c, int64_t stride,
-                       bool accumulate) {
+/** As `tile`, at least the first `rows` rows and `columns` columns of it; there must be room for the whole tile. */
+template <class Format, class Rows>
+inline void tile_first(int rows, int columns, int64_t depth, Rows a, const float* b, const Sums& sums) {
   constexpr int WIDTH = Format::NR / LANES;
   const bool half = rows <= Format::MR / 2;
   const auto parts = [&]<int HEIGHT>() {
-    if (WIDTH > 2 && columns > 2 * LANES) tile_parts<Format, HEIGHT, WIDTH>(depth, a, b, c, stride, accumulate);
-    else if (columns > LANES) tile_parts<Format, HEIGHT, 2>(depth, a, b, c, stride, accumulate);
-    else tile_parts<Format, HEIGHT, 1>(depth, a, b, c, stride, accumulate);
+    if (WIDTH > 2 && columns > 2 * LANES) tile_parts<Format, HEIGHT, WIDTH>(depth, a, b, sums);
+    else if (columns > LANES) tile_parts<Format, HEIGHT, 2>(depth, a, b, sums);
+    else tile_parts<Format, HEIGHT, 1>(depth, a, b, sums);
   };
   half ? parts.template operator()<1>() : parts.template operator()<2>();
 }
 
-/** As `tile`, but only the first `rows` rows and `columns` columns of c exist. */
-template <class Format>
-inline void tile_edge(int rows, int columns, int64_t depth, const float* a, const float* b, float* c, int64_t stride,
-                      bool accumulate) {
+/** As `tile`, but only the first `rows` rows and `columns` columns of the sums exist. */
+template <class Format, class Rows>
+inline void tile_edge(int rows, int columns, int64_t depth, Rows a, const float* b, const Sums& sums) {
   constexpr int MR = Format::MR, NR = Format::NR;
-  if (columns % LANES == 0 && (rows == MR || rows == MR / 2))
-    return tile_first<Format>(rows, columns, depth, a, b, c, stride, accumulate);
+  if (columns % LANES == 0 && (rows == MR || rows == MR / 2)) return tile_first<Format>(rows, columns, depth, a, b, sums);
   alignas(64) float whole[MR * NR];
-  if (Format::CONTINUES && accumulate) {
-    for (int i = 0; i < rows; ++i) std::memcpy(whole + i * NR, c + i * stride, static_cast<size_t>(columns) * sizeof(float));
-    tile_first<Format>(rows, columns, depth, a, b, whole, NR, true);
-    accumulate = false;
-  } else {
-    tile_first<Format>(rows, columns, depth, a, b, whole, NR, false);
-  }
+  const auto [c, stride, accumulate] = sums;
+  const bool continues = Format::CONTINUES && accumulate;
+  for (int i = 0; continues && i < rows; ++i)
+    std::memcpy(whole + i * NR, c + i * stride, static_cast<size_t>(columns) * sizeof(float));
+  tile_first<Format>(rows, columns, depth, a, b, Sums{whole, NR, continues});
   for (int i = 0; i < rows; ++i) {
     float* to = c + i * stride;
-    for (int j = 0; j < columns; ++j) to[j] = accumulate ? to[j] + whole[i * NR + j] : whole[i * NR + j];
-  }
-}
-
-/**
- * c [m, n] (+)= a b from packed panels, `a_stride` and `b_stride` floats apart: depth * MR and depth * NR, or more where the
- * product runs over a part of a longer depth. Lines of c are `c_stride` apart.
- *
- * Panels of a come outermost: one stays in the first-level cache while b streams from the second, and c is written in bands of
- * whole lines, which matters when c is not in a cache (twice as fast on wide products).
- */
-template <class Format>
-inline void multiply_panels(int64_t m, int64_t n, int64_t depth, const float* a, int64_t a_stride, const float* b,
-                            int64_t b_stride, float* c, int64_t c_stride, bool accumulate) {
-  constexpr int MR = Format::MR, NR = Format::NR;
-  for (int64_t i = 0; i < m; i += MR, a += a_stride) {
-    const int rows = static_cast<int>(min<int64_t>(MR, m - i));
-    const float* panel = b;
-    for (int64_t j = 0; j < n; j += NR, panel += b_stride) {
-      const int columns = static_cast<int>(min<int64_t>(NR, n - j));
-      float* to = c + i * c_stride + j;
-      if (rows == MR && columns == NR) tile<Format>(depth, a, panel, to, c_stride, accumulate);
-      else tile_edge<Format>(rows, columns, depth, a, panel, to, c_stride, accumulate);
-    }
+    for (int j = 0; j < columns; ++j) to[j] = accumulate && !continues ? to[j] + whole[i * NR + j] : whole[i * NR + j];
   }
 }
 

@@ -26,6 +26,8 @@ describeEngine('bfloat16 in memory', () => {
     [13, 50, 20],
     [13, 1, 21],
     [70, 130, 801],
+    // Rows of a that stay where they are.
+    [48, 50, 1602],
     [150, 97, 64],
     [3, 200, 1],
   ])('products of %i x %i x %i, any operand, any result', (m, n, k) => {
