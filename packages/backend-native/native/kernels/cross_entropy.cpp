@@ -149,11 +149,16 @@ void add_terms(const float* x, int64_t count, LogSum& total) {
   }
 }
 
-/** The derivative of one row's loss by its logits, times dy; to may be the logits' own memory. */
-void row_gradient(const float* logits, int64_t count, float log_sum, float dy, float* to) {
-  for_vectors(count, [&](int64_t i, int64_t lanes) {
-    store_some(to + i, vexp(load_some(logits + i, lanes) - log_sum) * dy, lanes);
-  });
+/**
+ * The derivative of one row's loss by its logits, times dy; `label` may lie beyond the logits or before them. `to` may be the
+ * logits' own memory.
+ */
+void row_gradient(const float* logits, int64_t count, float log_sum, float dy, int64_t label, Numbers to) {
+  const auto by_logit = [=](vec logit) { return vexp(logit - log_sum) * dy; };
+  const bool has_label = label >= 0 && label < count;
+  const float by_label = has_label ? by_logit(broadcast(logits[label]))[0] - dy : 0;
+  for_vectors(count, [&](int64_t i, int64_t lanes) { to.store_some(i, by_logit(load_some(logits + i, lanes)), lanes); });
+  if (has_label) to.put(label, by_label);
 }
 
 int32_t cross_entropy(const float* logits, const int32_t* labels, int64_t rows, int64_t vocab, float* loss, float* gradient) {
@@ -170,8 +175,7 @@ int32_t cross_entropy(const float* logits, const int32_t* labels, int64_t rows, 
       LogSum total;
       add_terms(x, vocab, total);
       loss[row] = static_cast<float>(total.value() - x[label]);
-      row_gradient(x, vocab, static_cast<float>(total.value()), 1, to);
-      to[label] -= 1;
+      row_gradient(x, vocab, static_cast<float>(total.value()), 1, label, to);
     }
   });
   return 0;
@@ -184,14 +188,14 @@ int32_t cross_entropy(const float* logits, const int32_t* labels, int64_t rows, 
 // hidden states are added in the order of chunks, and nothing grows with the number of threads. Rows are never cut: small
 // chunks of rows would each read the whole weight again.
 
-// Logits of a chunk: 16 MiB.
-constexpr int64_t CHUNK = int64_t{4} << 20;
+// Logits of a chunk, 4 MiB, and the fewest of a row: fewer would read and write the hidden states' gradient too often.
+constexpr int64_t CHUNK = int64_t{1} << 20, NARROWEST = 4 * COLUMNS;
 
 struct Chunks {
   int64_t size, count;
 
   explicit Chunks(const Head& head)
-      : size(max(COLUMNS, CHUNK / max<int64_t>(1, head.rows) / COLUMNS * COLUMNS)),
+      : size(max(NARROWEST, CHUNK / max<int64_t>(1, head.rows) / COLUMNS * COLUMNS)),
         count(max<int64_t>(1, divide_up(head.vocab, size))) {}
 };
 
@@ -248,7 +252,7 @@ int32_t head_loss(const Head& head, float* loss, float* logits, float* log_sums)
 }
 
 /** The part of the weight's gradient that belongs to a chunk, from the derivative by its logits. */
-Matmul weight_gradient(const Head& head, int64_t begin, int64_t count, const float* by_logits, int64_t line, float* d_weight) {
+Matmul weight_gradient(const Head& head, int64_t begin, int64_t count, Numbers by_logits, int64_t line, float* d_weight) {
   Matmul matmul{};
   matmul.bfloat16 = head.bfloat16;
   matmul.k = head.rows;
@@ -273,7 +277,7 @@ Matmul weight_gradient(const Head& head, int64_t begin, int64_t count, const flo
 }
 
 /** A chunk's part of the gradient by the hidden states, added to what earlier chunks gave. */
-Matmul hidden_gradient(const Head& head, int64_t begin, int64_t count, const float* by_logits, int64_t line, float* d_hidden) {
+Matmul hidden_gradient(const Head& head, int64_t begin, int64_t count, Numbers by_logits, int64_t line, float* d_hidden) {
   Matmul matmul = logits_of(head, begin, count, d_hidden, head.width);
   matmul.n = head.width;
   matmul.k = count;
@@ -288,20 +292,23 @@ int32_t head_gradient(const Head& head, const float* dy, const float* logits, co
                       float* d_weight) {
   const Chunks chunks(head);
   const int64_t line = chunk_line(min(chunks.size, head.vocab));
-  float* by_logits = scratch<float>(-1, 1, max<int64_t>(1, head.rows * line));
-  if (by_logits == nullptr) return 1;
+  // Products round their operands anyway: half the memory traffic, and one of them reads it where it is.
+  const bool narrow = head.bfloat16 && LLMX_ISA >= LLMX_ISA_AVX512_BF16;
+  const int64_t size = max<int64_t>(1, head.rows * line);
+  float* chunk = logits != nullptr ? nullptr : scratch<float>(-1, 1, size);
+  const Numbers by_logits{logits != nullptr || narrow ? scratch<char>(-1, 2, size * (narrow ? 2 : 4)) : reinterpret_cast<char*>(chunk), narrow};
+  if (!by_logits || (logits == nullptr && chunk == nullptr)) return 1;
   for (int64_t index = 0; index < chunks.count; ++index) {
     const int64_t begin = index * chunks.size, count = min(chunks.size, head.vocab - begin);
-    if (logits == nullptr && multiply(logits_of(head, begin, count, by_logits, line)) != 0) return 1;
+    if (logits == nullptr && multiply(logits_of(head, begin, count, chunk, line)) != 0) return 1;
     for_rows(head.rows, count, [&](int64_t row) {
-      float* to = by_logits + row * line;
-      const int64_t label = head.labels[row] - begin;
+      const Numbers to = by_logits.from(row * line);
       if (head.labels[row] < 0) {
-        for (int64_t j = 0; j < count; ++j) to[j] = 0;
+        std::memset(to.data, 0, static_cast<size_t>(count * to.bytes_each()));
         return;
       }
-      row_gradient(logits != nullptr ? logits + row * head.vocab + begin : to, count, log_sums[row], dy[row], to);
-      if (label >= 0 && label < count) to[label] -= dy[row];
+      const float* from = logits != nullptr ? logits + row * head.vocab + begin : chunk + row * line;
+      row_gradient(from, count, log_sums[row], dy[row], head.labels[row] - begin, to);
     });
     if (multiply(weight_gradient(head, begin, count, by_logits, line, d_weight)) != 0) return 1;
     if (multiply(hidden_gradient(head, begin, count, by_logits, line, d_hidden)) != 0) return 1;
