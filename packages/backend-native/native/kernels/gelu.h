@@ -11,10 +11,11 @@ namespace llmx::LLMX_ISA_NAME {
  * is.
  *
  * Phi(-|x|) = exp(-x^2 / 2) t p(t) with t = 1 / (1 + 0.26 |x|), p the minimax polynomial of degree 8 for |x| <= 13.5, where the
- * exponential vanishes (relative error 2e-8): one exponential serves both values, at half the cost of `verf` and `vexp`.
+ * exponential vanishes (relative error 2e-8): one exponential serves both values, at half the cost of `verf` and `vexp`. A NaN comes
+ * through t.
  */
 LLMX_INLINE vec vgelu(vec x, vec& derivative) {
-  const vec e = vexp(x * x * -0.5f);
+  const vec e = vexp_bounded(x * x * -0.5f);
   const vec t = 1.0f / (vabs(x) * 0.26f + 1.0f);
   vec p = t * 0.0307836945f - 0.15418979f;
   p = p * t + 0.254318788f;

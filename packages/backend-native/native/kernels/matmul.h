@@ -172,28 +172,47 @@ struct Finish {
   template <int WIDTH>
   LLMX_INLINE void take(int row, const vec (&sums)[WIDTH]) const {
     const int64_t at = index + row * line;
-    vec v[WIDTH], slope[WIDTH];
+    vec v[WIDTH];
 #pragma GCC unroll 3
     for (int j = 0; j < WIDTH; ++j) v[j] = sums[j];
-    const auto each = [&](const auto& f) __attribute__((always_inline)) {
+    if (partial != nullptr)
 #pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) f(j, at + j * LANES);
-    };
-    if (partial != nullptr) each([&](int j, int64_t) { v[j] = load(partial + row * partial_line + j * LANES) + v[j]; });
-    if (epilogue.bias != nullptr) each([&](int j, int64_t) { v[j] += load(epilogue.bias + column + j * LANES); });
+      for (int j = 0; j < WIDTH; ++j) v[j] = load(partial + row * partial_line + j * LANES) + v[j];
+    if (epilogue.bias != nullptr)
+#pragma GCC unroll 3
+      for (int j = 0; j < WIDTH; ++j) v[j] += load(epilogue.bias + column + j * LANES);
+    activate(at, v);
+    if (epilogue.residual != nullptr)
+#pragma GCC unroll 3
+      for (int j = 0; j < WIDTH; ++j) v[j] += load(epilogue.residual + at + j * LANES);
+    store_lines(epilogue.product, at, v);
+  }
+
+ private:
+  template <int WIDTH>
+  static LLMX_INLINE void store_lines(Numbers to, int64_t at, const vec (&v)[WIDTH]) {
+#pragma GCC unroll 3
+    for (int j = 0; j < WIDTH; ++j) to.store_some(at + j * LANES, v[j], LANES);
+  }
+
+  /** The activation, or multiplication by the factor. */
+  template <int WIDTH>
+  LLMX_INLINE void activate(int64_t at, vec (&v)[WIDTH]) const {
+    vec slope[WIDTH], value[WIDTH];
     if constexpr (ACTIVATION == GELU) {
-      if (epilogue.second) each([&](int j, int64_t to) { epilogue.second.store_some(to, v[j], LANES); });
-      each([&](int j, int64_t) { v[j] = vgelu(v[j], slope[j]); });
+      if (epilogue.second) store_lines(epilogue.second, at, v);
+#pragma GCC unroll 3
+      for (int j = 0; j < WIDTH; ++j) v[j] = vgelu(v[j], slope[j]);
     } else if constexpr (ACTIVATION == GELU_BACKWARD) {
-      vec value[WIDTH];
-      each([&](int j, int64_t from) { value[j] = vgelu(epilogue.factor.load_some(from, LANES), slope[j]); });
-      if (epilogue.second) each([&](int j, int64_t to) { epilogue.second.store_some(to, value[j], LANES); });
-      each([&](int j, int64_t) { v[j] *= slope[j]; });
+#pragma GCC unroll 3
+      for (int j = 0; j < WIDTH; ++j) value[j] = vgelu(epilogue.factor.load_some(at + j * LANES, LANES), slope[j]);
+      if (epilogue.second) store_lines(epilogue.second, at, value);
+#pragma GCC unroll 3
+      for (int j = 0; j < WIDTH; ++j) v[j] *= slope[j];
     } else if (epilogue.factor) {
-      each([&](int j, int64_t from) { v[j] *= epilogue.factor.load_some(from, LANES); });
+#pragma GCC unroll 3
+      for (int j = 0; j < WIDTH; ++j) v[j] *= epilogue.factor.load_some(at + j * LANES, LANES);
     }
-    if (epilogue.residual != nullptr) each([&](int j, int64_t from) { v[j] += load(epilogue.residual + from); });
-    each([&](int j, int64_t to) { epilogue.product.store_some(to, v[j], LANES); });
   }
 };
 

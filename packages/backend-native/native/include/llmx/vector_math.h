@@ -19,14 +19,14 @@ LLMX_INLINE vec from_bits(ivec v) { return reinterpret_cast<vec>(v); }
 constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23
 
 /**
- * exp(x), relative error at most 2 units in the last place. 0 where the result would be below the smallest normal number
- * (x < -87.3365), infinity where it would overflow; NaN stays NaN.
+ * exp(x) for x < 88.7, relative error at most 2 units in the last place. 0 where the result would be below the smallest normal
+ * number (x < -87.3365). Of NaN it is anything.
  *
  * x = n ln 2 + r with |r| <= ln 2 / 2, exp(x) = 2^n exp(r). ln 2 is split so that n * LN2_HIGH is exact. exp(r) is
  * 1 + r + r^2 q(r), the minimax polynomial of degree 6 (relative error 3e-9). 2^n is added to the exponent's bits: that
  * reaches n = 128, where a factor 2^n would already be infinite.
  */
-LLMX_INLINE vec vexp(vec x) {
+LLMX_INLINE vec vexp_bounded(vec x) {
   constexpr float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
   const vec shifted = x * 1.44269504f + ROUNDER;
   const vec n = shifted - ROUNDER;
@@ -36,11 +36,15 @@ LLMX_INLINE vec vexp(vec x) {
   q = q * r + 0.16666521131992340f;
   q = q * r + 0.49999994039535522f;
   const vec p = q * (r * r) + r + 1.0f;
-  // Unsigned: where the result is replaced below, the sum may wrap around.
-  typedef uint32_t words __attribute__((vector_size(LANES * 4)));
-  vec y = reinterpret_cast<vec>(reinterpret_cast<words>(p) + (reinterpret_cast<words>(shifted) << 23));
+  // Unsigned: where the result is replaced, here or by the caller, the sum may wrap around.
+  const vec y = reinterpret_cast<vec>(reinterpret_cast<uvec>(p) + (reinterpret_cast<uvec>(shifted) << 23));
+  return x < -87.3365f ? vec{} : y;
+}
+
+/** exp(x) of any x, as accurate; infinity where it would overflow, and NaN stays NaN. */
+LLMX_INLINE vec vexp(vec x) {
+  vec y = vexp_bounded(x);
   y = x >= 88.72284f ? broadcast(INFINITY) : y;
-  y = x < -87.3365f ? vec{} : y;
   return x == x ? y : x;
 }
 
