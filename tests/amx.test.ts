@@ -40,7 +40,7 @@ describe('tile registers', () => {
     const { output } = await buildEngine({ compiler, amxModel: 'exact' });
     expect(line(output)).toBe('C++ kernels, amx, 2 threads');
     expect(line(output, { LLMX_NATIVE_ISA: 'portable' })).toBe('C++ kernels, portable, 2 threads');
-    const kernels = ['matmul', 'cross-entropy', 'bfloat16'].map(
+    const kernels = ['matmul', 'cross-entropy', 'attention', 'bfloat16'].map(
       (name) => `packages/backend-native/src/kernels/${name}.test.ts`,
     );
     run(output, ['node_modules/vitest/vitest.mjs', 'run', ...kernels], { LLMX_TEST_ISA: 'amx' });

@@ -228,7 +228,7 @@ export async function buildEngine({ compiler = findCompiler(), sanitize = false,
   const cache = path.join(build, sanitize ? 'objects-sanitized' : 'objects');
   const named = (...names) => names.map((name) => `${name}.cpp`);
   const products = named('matmul', 'cross_entropy', 'attention', 'attention_grad', 'elementwise', 'norm');
-  const tiled = named('matmul', 'cross_entropy');
+  const tiled = named('matmul', 'cross_entropy', 'attention', 'attention_grad');
   const built = await buildLibrary({ kernels, products, tiled, sources, output, cache, compiler, sanitize, amxModel });
   return { output, built };
 }

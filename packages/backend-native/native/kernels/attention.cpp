@@ -68,15 +68,15 @@ struct Forward {
 template <class Format>
 struct ForwardBlock {
   Lines keys;             // [keys, size words]
-  Lines values;           // [key words, size]
+  Lines values;           // [key words, size], in tile registers [size, key words]
   Lines queries, sums;    // [size words, queries]: queries, scaled unless they are rounded; [size, queries]: unnormalized output
   Lines scores;           // [keys, queries]; then weights: [key words, queries]
   Lines rows;             // [queries, size]: output to be rounded
   float *tops, *totals;   // [queries]: largest score so far, sum of exponentials
 
   ForwardBlock(Parts& parts, const AttentionProblem& p)
-      : keys(lines_of_rows<Format>(parts, KEY_ROWS, p)), values(parts.lines(KEY_ROWS, row_stride(p))),
-        queries(parts.lines(p.size, QUERIES)), sums(parts.lines(size_rows(p), QUERIES)),
+      : keys(lines_of_rows<Format>(parts, KEY_ROWS, p)), values(lines_of_depth<Format>(parts, KEYS, p)),
+        queries(parts.lines(words<Format>(p.size), QUERIES)), sums(parts.lines(size_rows(p), QUERIES)),
         scores(parts.lines(KEY_ROWS, QUERIES)), rows(parts.lines(QUERIES, row_stride(p))), tops(parts.floats(QUERIES)),
         totals(parts.floats(QUERIES)) {}
 };
@@ -98,10 +98,10 @@ vec put_weights(Lines scores, int64_t column, KeyRange keys, vec top) {
     total += v;
     return v;
   };
-#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+#if LLMX_ISA >= LLMX_ISA_AVX512_BF16
   if constexpr (WORDS && Format::PER_WORD == 2) {
-    for (int64_t j = keys.begin; j < keys.end; j += 2) {
-      const vec first = weight(j), second = j + 1 < keys.end ? weight(j + 1) : vec{};
+    for (int64_t j = keys.begin; j < round_up(keys.end, Format::STEP); j += 2) {
+      const vec first = j < keys.end ? weight(j) : vec{}, second = j + 1 < keys.end ? weight(j + 1) : vec{};
       store(scores.row(j / 2) + column, zipped(first, second));  // a line that was read before
     }
     return total;
@@ -159,17 +159,17 @@ void add_keys(const Forward& f, const ForwardBlock<Format>& memory, const QueryB
   const int64_t row = p.key_row(b, first_key, head / p.group());
   const Numbers keys_from = f.key.from(row), values_from = f.value.from(row);
   copy_rows<Format>(memory.keys, keys_from, p.key_stride(), count, p.size, 1);
-  copy_depth<Format>(memory.values, values_from, p.key_stride(), count, p.size, 1);
+  copy_depth_left<Format>(memory.values, values_from, p.key_stride(), count, p.size);
   const bool whole = !masked || all_finite(values_from, p.key_stride(), count, p.size);
   for (int64_t column = 0; column < block.count; column += TILE_COLUMNS) {
-    const KeyRange keys = whole_words<Format>(block.seen(column, column + TILE_COLUMNS, first_key, count));
+    const KeyRange keys = whole_steps<Format>(block.seen(column, column + TILE_COLUMNS, first_key, count));
     if (keys.count() <= 0) continue;
     const Lines scores = memory.scores.from(keys.begin, column), queries = memory.queries.from(0, column);
     multiply_block<false, Format>(keys.count(), TILE_COLUMNS, words<Format>(p.size), memory.keys.from(keys.begin), queries, scores,
                                   false);
     if (whole) {
       exponentiate<Format, true>(memory, block, column, first_key, keys, masked, p);
-      const Lines values = memory.values.from(keys.begin / PER_WORD);
+      const Lines values = depth_left_from<Format>(memory.values, keys.begin);
       const Lines weights = memory.scores.from(keys.begin / PER_WORD, column);
       multiply_block<true, Format>(p.size, TILE_COLUMNS, words<Format>(keys.count()), values, weights,
                                    memory.sums.from(0, column), true);
@@ -194,6 +194,7 @@ void put_rows(Numbers to, int64_t stride, Lines sums, Lines rows, int64_t count,
 template <class Format>
 void forward_block(const Forward& f, int64_t b, int64_t head, int64_t first_query, float* scratch_memory) {
   const AttentionProblem& p = f.p;
+  [[maybe_unused]] const typename Format::Registers registers{};
   Parts parts(scratch_memory);
   const ForwardBlock<Format> memory(parts, p);
   const QueryBlock block(p, b, first_query);

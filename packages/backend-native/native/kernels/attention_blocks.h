@@ -30,7 +30,8 @@ inline double dot(Numbers a, Numbers b, int64_t size, bool rounds) {
 // [size, queries]) and the left operand of the products that give the gradients of keys and values.
 //
 // Operands are in words of the format (tile.h): with bfloat16 a left operand's line has a word for two positions of its depth, and
-// a right operand a line for two. Where words are floats both are the plain block.
+// a right operand a line for two. Where words are floats both are the plain block. What lies beyond a depth, up to a whole step of
+// the format, is 0.
 
 /** `lanes` numbers as the format computes with them, times `factor`, which is 1 in formats that round. */
 template <class Format>
@@ -45,7 +46,7 @@ template <class Format>
 inline void copy_rows(Lines to, Numbers from, int64_t stride, int64_t rows, int64_t size, float factor) {
   for (int64_t i = 0; i < rows; ++i, from = from.from(stride)) {
     float* line = to.row(i);
-#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+#if LLMX_ISA >= LLMX_ISA_AVX512_BF16
     if constexpr (Format::PER_WORD == 2) {
       for (int64_t d = 0; d < size; d += 2 * LANES)
         store(line + d / 2, words_of(from, d, static_cast<int>(min<int64_t>(2 * LANES, size - d))));
@@ -57,20 +58,43 @@ inline void copy_rows(Lines to, Numbers from, int64_t stride, int64_t rows, int6
   }
 }
 
-/** Copies rows of `size` numbers, times `factor`, as an operand, left (crosswise) or right, whose depth are the rows. */
+/** Copies rows of `size` numbers, times `factor`, as a right operand whose depth are the rows. */
 template <class Format>
 inline void copy_depth(Lines to, Numbers from, int64_t stride, int64_t rows, int64_t size, float factor) {
-#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+#if LLMX_ISA >= LLMX_ISA_AVX512_BF16
   if constexpr (Format::PER_WORD == 2) {
-    for (int64_t i = 0; i < rows; i += 2)
+    for (int64_t i = 0; i < round_up(rows, Format::STEP); i += 2)
       for (int64_t d = 0; d < size; d += LANES) {
-        const int lanes = static_cast<int>(min<int64_t>(LANES, size - d));
-        store(to.row(i / 2) + d, zipped_lines(from, i * stride + d, stride, i + 1 == rows, lanes));
+        const int lanes = i < rows ? static_cast<int>(min<int64_t>(LANES, size - d)) : 0;
+        store(to.row(i / 2) + d, zipped_lines(from, i * stride + d, stride, i + 1 >= rows, lanes));
       }
     return;
   }
 #endif
   copy_rows<Format>(to, from, stride, rows, size, factor);
+}
+
+/** The same as a left operand: crosswise, or in tile registers by its own rows, [size, words of the depth]. */
+template <class Format>
+inline void copy_depth_left(Lines to, Numbers from, int64_t stride, int64_t rows, int64_t size) {
+#if LLMX_ISA == LLMX_ISA_AMX
+  if constexpr (IN_REGISTERS<Format>) {
+    for (int64_t i = 0; i < rows; i += Format::STEP)
+      for (int64_t d = 0; d < size; d += TILE_LINES) {
+        const int lanes = static_cast<int>(min<int64_t>(TILE_LINES, size - d));
+        transpose_tile(to.row(d) + i / 2, to.stride, from.from(i * stride + d), stride, lanes, rows - i);
+      }
+    return;
+  }
+#endif
+  copy_depth<Format>(to, from, stride, rows, size, 1);
+}
+
+/** Such an operand from a position of its depth on, where a step begins. */
+template <class Format>
+inline Lines depth_left_from(Lines a, int64_t position) {
+  const int64_t word = position / Format::PER_WORD;
+  return IN_REGISTERS<Format> ? a.from(0, word) : a.from(word);
 }
 
 /** Puts rows of queries side by side: to [size words, QUERIES], times `factor`; columns beyond `count` are 0. */
@@ -103,8 +127,10 @@ inline float dot(Numbers a, Numbers b, int64_t size) {
   return sum(sums);
 }
 
-/** Rows of a block's copy: a whole tile may be read or written beyond the last. */
-constexpr int64_t KEY_ROWS = KEYS + TILE_ROWS;
+/** Rows of a tile, of which a whole one may be read or written beyond the last. */
+constexpr int64_t WHOLE_ROWS = LLMX_ISA == LLMX_ISA_AMX ? 16 : TILE_ROWS;
+/** Rows of a block's copy. */
+constexpr int64_t KEY_ROWS = KEYS + WHOLE_ROWS;
 /** Distance of copied rows: whole tiles of columns. */
 inline int64_t row_stride(const AttentionProblem& p) { return round_up(p.size, TILE_COLUMNS); }
 /** Lines of copied rows, one for each. */
@@ -113,13 +139,21 @@ inline Lines lines_of_rows(Parts& parts, int64_t rows, const AttentionProblem& p
   return parts.lines(rows, row_stride(p) / Format::PER_WORD);
 }
 /** Rows of a transposed block [size, queries]. */
-inline int64_t size_rows(const AttentionProblem& p) { return round_up(p.size, TILE_ROWS); }
+inline int64_t size_rows(const AttentionProblem& p) { return round_up(p.size, WHOLE_ROWS); }
 
-/** The keys, from a place where a word begins. */
+/** Memory for a left operand whose depth are `rows`. */
 template <class Format>
-inline KeyRange whole_words(KeyRange keys) {
-  return {keys.begin / Format::PER_WORD * Format::PER_WORD, keys.end};
+inline Lines lines_of_depth(Parts& parts, int64_t rows, const AttentionProblem& p) {
+  const int64_t words = round_up(rows, Format::STEP) / Format::PER_WORD;
+  return IN_REGISTERS<Format> ? parts.lines(size_rows(p), words) : parts.lines(words + TILE_ROWS, row_stride(p));
 }
+
+/** The keys, if any, from a place where a step of the format begins. */
+template <class Format>
+inline KeyRange whole_steps(KeyRange keys) {
+  return keys.count() <= 0 ? keys : KeyRange{keys.begin / Format::STEP * Format::STEP, keys.end};
+}
+static_assert(KEYS % Bfloat16::STEP == 0 && TILE_COLUMNS % Bfloat16::STEP == 0);
 
 /**
  * out += weights x, over the pairs of query and key that see each other: for blocks that are seen in part and hold NaN or

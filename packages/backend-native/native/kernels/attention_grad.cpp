@@ -100,7 +100,7 @@ struct Backward {
 template <class Format>
 struct BackwardBlock {
   Lines keys, values;               // [chunk, size words]
-  Lines key_depth;                  // [chunk words, size]
+  Lines key_depth;                  // [chunk words, size], in tile registers [size, chunk words]
   Lines query_columns, dy_columns;  // [size words, queries]
   Lines query_depth, dy_depth;      // [query words, size]
   Lines weights, d_scores;          // [keys, queries]; then [keys, query words]
@@ -109,9 +109,9 @@ struct BackwardBlock {
   float *log_sums, *dots;           // [queries]: log of the sum of exponentials; dy . output
 
   BackwardBlock(Parts& parts, const AttentionProblem& p, int64_t chunk)
-      : keys(lines_of_rows<Format>(parts, chunk + TILE_ROWS, p)), values(lines_of_rows<Format>(parts, chunk + TILE_ROWS, p)),
-        key_depth(Format::PER_WORD == 1 ? keys : parts.lines(chunk / 2 + TILE_ROWS, row_stride(p))),
-        query_columns(parts.lines(p.size, QUERIES)), dy_columns(parts.lines(p.size, QUERIES)),
+      : keys(lines_of_rows<Format>(parts, chunk + WHOLE_ROWS, p)), values(lines_of_rows<Format>(parts, chunk + WHOLE_ROWS, p)),
+        key_depth(Format::PER_WORD == 1 ? keys : lines_of_depth<Format>(parts, chunk, p)),
+        query_columns(parts.lines(words<Format>(p.size), QUERIES)), dy_columns(parts.lines(words<Format>(p.size), QUERIES)),
         query_depth(parts.lines(QUERIES, row_stride(p))), dy_depth(parts.lines(QUERIES, row_stride(p))),
         weights(parts.lines(KEY_ROWS, QUERIES)), d_scores(parts.lines(KEY_ROWS, QUERIES)),
         d_score_depth(Format::PER_WORD == 1 ? d_scores : parts.lines(KEY_ROWS, QUERIES)),
@@ -145,12 +145,12 @@ template <class Format, bool WORDS>
 void differentiate(const BackwardBlock<Format>& memory, const QueryBlock& block, const AttentionProblem& p, int64_t column,
                    int64_t first_key, KeyRange keys, bool masked) {
   const Differentiation all{p, block, memory.weights, memory.d_scores, first_key, masked};
-#if LLMX_ISA == LLMX_ISA_AVX512_BF16
+#if LLMX_ISA >= LLMX_ISA_AVX512_BF16
   if constexpr (WORDS && Format::PER_WORD == 2) {
     const auto get = [&](const float* x, int half) { return load(x + column + half * LANES); };
     const vec log_sums[2] = {get(memory.log_sums, 0), get(memory.log_sums, 1)};
     const vec dots[2] = {get(memory.dots, 0), get(memory.dots, 1)};
-    for (int64_t j = keys.begin; j < keys.end; j += 2) {
+    for (int64_t j = keys.begin; j < round_up(keys.end, Format::STEP); j += 2) {
       vec weights[2][2] = {}, d_scores[2][2] = {};  // [key][half of the queries]
       for (int k = 0; k < 2 && j + k < keys.end; ++k) {
         for (int half = 0; half < 2; ++half)
@@ -203,9 +203,9 @@ struct BackwardStep {
     const AttentionProblem& p = f.p;
     const int64_t size_words = words<Format>(p.size);
     const Lines key_rows = memory.keys.from(chunk_row), value_rows = memory.values.from(chunk_row);
-    const Lines key_depth = memory.key_depth.from(chunk_row / PER_WORD);
+    const Lines key_depth = depth_left_from<Format>(memory.key_depth, chunk_row);
     for (int64_t column = 0; column < block.count; column += TILE_COLUMNS) {
-      const KeyRange keys = whole_words<Format>(block.seen(column, column + TILE_COLUMNS, first_key, count));
+      const KeyRange keys = whole_steps<Format>(block.seen(column, column + TILE_COLUMNS, first_key, count));
       if (keys.count() <= 0) continue;
       const int64_t begin = keys.begin;
       const Lines queries = memory.query_columns.from(0, column), dy = memory.dy_columns.from(0, column);
@@ -218,7 +218,7 @@ struct BackwardStep {
         continue;
       }
       differentiate<Format, true>(memory, block, p, column, first_key, keys, masked);
-      multiply_block<true, Format>(p.size, TILE_COLUMNS, words<Format>(keys.count()), key_depth.from(begin / PER_WORD),
+      multiply_block<true, Format>(p.size, TILE_COLUMNS, words<Format>(keys.count()), depth_left_from<Format>(key_depth, begin),
                                    memory.d_score_depth.from(begin / PER_WORD, column), memory.d_query.from(0, column), true);
       if (masked) add_to_keys(column, column + TILE_COLUMNS, keys);
     }
@@ -277,6 +277,7 @@ struct BackwardTask {
   bool keys_copied = false;
 
   void run() {
+    [[maybe_unused]] const typename Format::Registers registers{};
     const AttentionProblem& p = f.p;
     const int64_t row = p.key_row(b, first_key, kv_head), keys = key_end - first_key;
     const Lines d_key{f.d_key + row, p.key_stride()}, d_value{f.d_value + row, p.key_stride()};
@@ -296,7 +297,7 @@ struct BackwardTask {
     const int64_t row = p.key_row(b, first_key, kv_head), keys = key_end - first_key;
     copy_rows<Format>(memory.keys, f.key.from(row), p.key_stride(), keys, p.size, 1);
     copy_rows<Format>(memory.values, f.value.from(row), p.key_stride(), keys, p.size, 1);
-    if (Format::PER_WORD > 1) copy_depth<Format>(memory.key_depth, f.key.from(row), p.key_stride(), keys, p.size, 1);
+    if (Format::PER_WORD > 1) copy_depth_left<Format>(memory.key_depth, f.key.from(row), p.key_stride(), keys, p.size);
     keys_copied = true;
   }
 
@@ -316,7 +317,8 @@ struct BackwardTask {
         std::memset(memory.d_query.data, 0, static_cast<size_t>(size_rows(p) * QUERIES) * sizeof(float));
         copied = true;
       }
-      const bool masked = coverage == Coverage::PART;
+      // Queries beyond the last count as masked, so that nothing of them enters the last step of a sum over queries.
+      const bool masked = coverage == Coverage::PART || block.count % Format::STEP != 0;
       const Numbers keys_from = f.key.from(p.key_row(b, key, kv_head));
       const bool whole = !masked || (all_finite(query_from, p.query_stride(), block.count, p.size) &&
                                      all_finite(dy_from, p.query_stride(), block.count, p.size) &&

@@ -273,24 +273,32 @@ inline void pack_tiles_crosswise(float* to, Numbers from, int64_t stride, int co
   }
 }
 
-/** Panels of rows whose numbers lie side by side: element (p, i) is from[p * stride + i]. A tile is transposed at a time. */
+/**
+ * One tile of rows whose numbers lie side by side: element (p, i) is from[p * stride + i]. Lines of the tile are `line` apart; what
+ * lies beyond `rows` and `positions` is 0.
+ */
+inline void transpose_tile(float* tile, int64_t line, Numbers from, int64_t stride, int rows, int64_t positions) {
+  constexpr int STEP = Bfloat16::STEP;
+  alignas(64) float pairs[TILE_WORDS * TILE_LINES];
+  for (int w = 0; w < TILE_WORDS; ++w) {
+    const int64_t p = 2 * w, source = p * stride;
+    __builtin_prefetch(from.from(source + STEP * stride).data);
+    __builtin_prefetch(from.from(source + (STEP + 1) * stride).data);
+    store(pairs + w * TILE_LINES, zipped_lines(from, source, stride, p + 1 >= positions, p < positions ? rows : 0));
+  }
+  for (int r = 0; r < TILE_LINES; r += 4)
+    for (int w = 0; w < TILE_WORDS; w += 4) transpose_quads(tile + r * line + w, line, pairs + w * TILE_LINES + r, TILE_LINES);
+}
+
+/** Panels of such rows. */
 inline void pack_tiles_lengthwise(float* to, Numbers from, int64_t stride, int64_t count, int64_t depth) {
   constexpr int STEP = Bfloat16::STEP, MR = Bfloat16::MR;
   const int64_t panel = words<Bfloat16>(depth) * MR;
   for (int64_t block = 0; block < depth; block += STEP)
     for (int64_t i = 0; i < round_up(count, MR); i += TILE_LINES) {
       const int rows = static_cast<int>(max<int64_t>(0, min<int64_t>(TILE_LINES, count - i)));
-      alignas(64) float pairs[TILE_WORDS * TILE_LINES];
-      for (int w = 0; w < TILE_WORDS; ++w) {
-        const int64_t p = block + 2 * w, source = p * stride + i;
-        __builtin_prefetch(from.from(source + STEP * stride).data);
-        __builtin_prefetch(from.from(source + (STEP + 1) * stride).data);
-        store(pairs + w * TILE_LINES, zipped_lines(from, source, stride, p + 1 >= depth, p < depth ? rows : 0));
-      }
       float* tile = to + i / MR * panel + block / STEP * STEP_WORDS + i % MR * TILE_WORDS;
-      for (int r = 0; r < TILE_LINES; r += 4)
-        for (int w = 0; w < TILE_WORDS; w += 4)
-          transpose_quads(tile + r * TILE_WORDS + w, TILE_WORDS, pairs + w * TILE_LINES + r, TILE_LINES);
+      transpose_tile(tile, TILE_WORDS, from.from(block * stride + i), stride, rows, depth - block);
     }
 }
 

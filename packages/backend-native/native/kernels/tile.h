@@ -59,13 +59,19 @@ __attribute__((noinline)) void tile_part(int64_t depth, Rows a, const float* __r
 
 #if LLMX_ISA == LLMX_ISA_AMX
 
-/** The first HEIGHT x WIDTH registers of a tile of sums. */
+/** Where registers of an operand lie: distances, in words, of their lines, of the next step of the depth, of the other half. */
+struct TileSource {
+  const float* data;
+  int64_t line, step, half;
+};
+
+/** The first HEIGHT x WIDTH registers of a tile of sums; lines of c are `stride` apart. */
 template <int HEIGHT, int WIDTH>
-__attribute__((noinline)) void tile_registers(int64_t depth, const float* a, const float* b, float* c, int64_t stride,
+__attribute__((noinline)) void tile_registers(int64_t depth, TileSource left, TileSource right, float* c, int64_t stride,
                                               bool accumulate) {
-  constexpr int MR = Bfloat16::MR, NR = Bfloat16::NR;
-  constexpr int64_t FLOAT = sizeof(float), LINE = TILE_WORDS * FLOAT, PAIRS = NR * FLOAT;
-  const int64_t line = stride * FLOAT;
+  constexpr int64_t FLOAT = sizeof(float);
+  const int64_t line = stride * FLOAT, left_line = left.line * FLOAT, right_line = right.line * FLOAT;
+  const float *a = left.data, *b = right.data;
   float* lower = c + TILE_LINES * stride;
   if (accumulate) {
     amx_load<0>(c, line);
@@ -80,16 +86,16 @@ __attribute__((noinline)) void tile_registers(int64_t depth, const float* a, con
     if constexpr (HEIGHT == 2) amx_clear<2>();
     if constexpr (HEIGHT * WIDTH == 4) amx_clear<3>();
   }
-  for (int64_t p = 0; p < depth; p += TILE_WORDS, a += MR * TILE_WORDS, b += NR * TILE_WORDS) {
-    amx_load<4>(a, LINE);
-    amx_load<6>(b, PAIRS);
+  for (int64_t p = 0; p < depth; p += TILE_WORDS, a += left.step, b += right.step) {
+    amx_load<4>(a, left_line);
+    amx_load<6>(b, right_line);
     amx_multiply<0, 4, 6>();
     if constexpr (WIDTH == 2) {
-      amx_load<7>(b + TILE_WORDS, PAIRS);
+      amx_load<7>(b + right.half, right_line);
       amx_multiply<1, 4, 7>();
     }
     if constexpr (HEIGHT == 2) {
-      amx_load<5>(a + TILE_LINES * TILE_WORDS, LINE);
+      amx_load<5>(a + left.half, left_line);
       amx_multiply<2, 5, 6>();
     }
     if constexpr (HEIGHT * WIDTH == 4) amx_multiply<3, 5, 7>();
@@ -106,8 +112,11 @@ __attribute__((noinline)) void tile_registers(int64_t depth, const float* a, con
 template <class Format, int HEIGHT, int WIDTH, class Rows>
 LLMX_INLINE void tile_parts(int64_t depth, Rows a, const float* b, const Sums& sums) {
 #if LLMX_ISA == LLMX_ISA_AMX
-  if constexpr (Format::ROUNDS) tile_registers<HEIGHT, WIDTH>(depth, a.data, b, sums.c, sums.stride, sums.accumulate);
-  else
+  if constexpr (Format::ROUNDS) {
+    constexpr int64_t TILE = TILE_LINES * TILE_WORDS;
+    const TileSource rows{a.data, TILE_WORDS, 2 * TILE, TILE}, columns{b, Format::NR, Format::NR * TILE_WORDS, TILE_WORDS};
+    tile_registers<HEIGHT, WIDTH>(depth, rows, columns, sums.c, sums.stride, sums.accumulate);
+  } else
 #endif
     tile_part<Format, Format::MR / 2 * HEIGHT, WIDTH>(depth, a, b, sums);
 }
