@@ -329,6 +329,19 @@ inline int32_t for_groups(const Matmul& matmul, const Blocks& blocks, int64_t ex
   return 0;
 }
 
+/**
+ * The fewest of `lines` to a slice, whose task reads the other operand whole, `numbers` of it. With tile registers, where that is
+ * more than half of the second-level cache (2 MiB with them): 1,500 GFLOP/s on slices of 32 would take 47 GB/s per thread from the
+ * last level, on slices of 96 a third of that, if enough tasks are left. Reckoned, not measured. No sum depends on slices.
+ */
+template <class Format>
+inline int64_t fewest_lines([[maybe_unused]] int64_t lines, [[maybe_unused]] int64_t numbers, int64_t otherwise) {
+#if LLMX_ISA == LLMX_ISA_AMX
+  if (Format::ROUNDS && numbers * 2 > 1 << 20 && lines >= 4 * 96 * llmx_engine->threads) return 96;
+#endif
+  return otherwise;
+}
+
 /** b packed as a whole; each task takes a slice of rows, whose part of a it packs. */
 template <class Format, class Operand>
 inline int32_t multiply_by_rows(const Matmul& matmul) {
@@ -336,7 +349,8 @@ inline int32_t multiply_by_rows(const Matmul& matmul) {
   const int64_t line = words<Format>(blocks.length);
   const int64_t columns = round_up(matmul.n, Format::NR), group = 2 * Format::NR, groups = divide_up(matmul.n, group);
   // 32 tasks or more where the rows suffice; at least 32 rows, so that b from the last-level cache keeps up.
-  const int64_t slice = min<int64_t>(96, round_up(max<int64_t>(32, divide_up(matmul.m, 32)), Format::MR));
+  const int64_t fewest = fewest_lines<Format>(matmul.m, columns * matmul.k, 32);
+  const int64_t slice = min<int64_t>(96, round_up(max(fewest, divide_up(matmul.m, 32)), Format::MR));
   return for_groups<Format>(matmul, blocks, columns, [&](int64_t first, int64_t count, float* b) {
     parallel(count * groups, [&](int64_t task, int32_t) {
       const int64_t block = first + task / groups, column = task % groups * group, depth = blocks.size(block);
@@ -362,7 +376,8 @@ inline int32_t multiply_by_columns(const Matmul& matmul) {
   const auto blocks = Blocks::of<Format>(matmul.k);
   const int64_t line = words<Format>(blocks.length);
   const int64_t rows = round_up(matmul.m, Format::MR), group = round_up(64, Format::MR), groups = divide_up(matmul.m, group);
-  const int64_t slice = min<int64_t>(2 * COLUMNS, round_up(divide_up(matmul.n, 32), Format::NR));
+  const int64_t fewest = fewest_lines<Format>(matmul.n, rows * matmul.k, 1);
+  const int64_t slice = min<int64_t>(2 * COLUMNS, round_up(max(fewest, divide_up(matmul.n, 32)), Format::NR));
   const auto multiply_group = [&](int64_t first, int64_t count, float* a) {
     const auto to = [&](int64_t block, int64_t row) {
       return a + (block - first) * rows * line + row * words<Format>(blocks.size(block));
