@@ -74,6 +74,7 @@ export interface NativeTensor {
 const SIGNATURES = {
   llmx_abi: 'uint32_t llmx_abi()',
   llmx_best_instruction_set: 'int32_t llmx_best_instruction_set()',
+  llmx_amx_refusal: 'const char *llmx_amx_refusal()',
   llmx_set_threads: 'int32_t llmx_set_threads(int32_t)',
   llmx_address: 'uint64_t llmx_address(void *)',
   llmx_services: 'void *llmx_services()',
@@ -119,6 +120,8 @@ export class Library {
     this.#call('llmx_add_library', null);
     this.bestInstructionSet = INSTRUCTION_SETS[this.#call('llmx_best_instruction_set') as number]!;
     this.#instructionSet = this.bestInstructionSet;
+    const refusal = this.#call('llmx_amx_refusal') as string | null;
+    if (refusal !== null) this.distrust('amx', refusal);
   }
 
   /**

@@ -185,6 +185,9 @@ std::vector<const llmx_entry*>& libraries() {
   return lists;
 }
 
+/** Why tile registers that the processor has are not used, as a clause; else null. */
+const char* amx_refusal = nullptr;
+
 /**
  * Whether tile registers can be used: by the processor, by an operating system that saves them, and by its leave, which Linux
  * wants to be asked for. Leave once given holds for all threads of the process, earlier ones too; it is refused where a thread
@@ -199,7 +202,9 @@ bool has_amx() {
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & AMX_BF16) == 0 || (d & AMX_TILE) == 0) return false;
   uint32_t enabled, upper;
   asm("xgetbv" : "=a"(enabled), "=d"(upper) : "c"(0));
-  return (enabled & TILE_STATE) == TILE_STATE && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+  if ((enabled & TILE_STATE) != TILE_STATE) amx_refusal = "the operating system does not save tile registers";
+  else if (syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) != 0) amx_refusal = "the operating system refused tile registers";
+  return amx_refusal == nullptr;
 #else
   return false;
 #endif
@@ -251,6 +256,9 @@ LLMX_EXPORT uint32_t llmx_abi() { return LLMX_KERNEL_ABI; }
 
 /** The best level of instruction sets that this machine has, among those of the libraries added so far. */
 LLMX_EXPORT int32_t llmx_best_instruction_set() { return best_instruction_set(); }
+
+/** Why the processor's tile registers are not used, as a clause, once the level is known; null if they are, or it has none. */
+LLMX_EXPORT const char* llmx_amx_refusal() { return amx_refusal; }
 
 /** Sets the number of threads; gives the number in use. */
 LLMX_EXPORT int32_t llmx_set_threads(int32_t threads) {
