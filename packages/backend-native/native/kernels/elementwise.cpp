@@ -235,7 +235,8 @@ static int32_t run_all(const Program& program) {
  * Tensors: inputs, outputs. Numbers: elements, inputs, outputs, registers, steps; each step as operation, result, and the
  * operands a to d in 9 bits each, the operation highest; then the uniforms.
  *
- * Inputs and outputs may lie in memory as bfloat16. An output may be the same memory as an input if no step reads that input after the one that writes the output.
+ * Inputs and outputs may lie in memory as bfloat16. An output may be the same memory as an input if no step reads that input
+ * after the one that writes the output.
  */
 LLMX_KERNEL(LlmxElementwise) { return run_all(Program(call)); }
 
@@ -271,7 +272,7 @@ LLMX_KERNEL(LlmxBroadcast) {
         data[k] = call.floats(k) + row * call.integer(3 + 2 * k);
         varies[k] = call.integer(4 + 2 * k) != 0;
         if (!varies[k])
-          for (int64_t i = 0; i < min(n, BLOCK); i += LANES) store(same[k] + i, broadcast(*data[k]));
+          for (int64_t i = 0; i < min(round_up(n, STRIDE), BLOCK); i += LANES) store(same[k] + i, broadcast(*data[k]));
       }
       for (int64_t i = 0; i < n; i += BLOCK) {
         const int64_t m = min(BLOCK, n - i);

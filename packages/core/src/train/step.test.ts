@@ -118,7 +118,7 @@ describe.each(TEST_BACKENDS)('a training step on %s', (backend) => {
     expect(scalars['gradNorm']!.dataSync()[0]).toBeGreaterThan(0.01);
   });
 
-  test('clipping in the optimizer and before it give the same bits, and nobody sees clipped gradients before that', () => {
+  test('clipping in the optimizer and before it give the same bits, and hooks see gradients that are not clipped', () => {
     let inspected: Params = {};
     const inspect = ({ grads }: { grads: Params }) => void (inspected = mapParams(grads, (g) => tf.keep(g.clone())));
     const hooks = new HookDriver([{ name: 'watch', version: '1.0.0', hooks: { inspect } }]);
