@@ -31,7 +31,7 @@ export const norm: Kernel = (storage, inputs, attributes) => {
   return outputs;
 };
 
-/** `LlmxNormGrad`: gradients of x [rows, width], weight [width] and bias [width]. */
+/** `LlmxNormGrad`: gradients of x [rows, width], weight [width] and bias [width]; `residual`, if given, is added to the first. */
 export const normGrad: Kernel = (storage, inputs, attributes) => {
   const { center } = attributes as unknown as NormAttributes;
   const [rows, width] = inputs['dy']!.shape as [number, number];
@@ -44,6 +44,7 @@ export const normGrad: Kernel = (storage, inputs, attributes) => {
   const [dy, x] = [floats(storage, inputs['dy']), floats(storage, inputs['x'])];
   const [means, scales] = [floats(storage, inputs['mean']), floats(storage, inputs['scale'])];
   const weight = floats(storage, inputs['weight']);
+  const residual = inputs['residual'] && floats(storage, inputs['residual']);
   const [weightSums, biasSums] = [new Float64Array(width), new Float64Array(width)];
   for (let row = 0; row < rows; row++) {
     const start = row * width;
@@ -60,7 +61,7 @@ export const normGrad: Kernel = (storage, inputs, attributes) => {
     for (let column = 0; column < width; column++) {
       const gradient = dy[start + column]! * weight[column]!;
       const value = (x[start + column]! - mean) * scale;
-      dx[start + column] = scale * (gradient - meanGradient - value * meanAlong);
+      dx[start + column] = scale * (gradient - meanGradient - value * meanAlong) + (residual?.[start + column] ?? 0);
     }
   }
   dWeight.set(weightSums);

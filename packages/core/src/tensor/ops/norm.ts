@@ -1,4 +1,5 @@
-import { customOp, runKernel } from '../custom-op.ts';
+import { customOp, hasKernel, runKernel } from '../custom-op.ts';
+import { takeGradient } from '../differentiate.ts';
 import type { Rounding } from '../rounding.ts';
 import { tf } from '../tf.ts';
 import { columnSums } from './column-sums.ts';
@@ -30,31 +31,46 @@ function normGradient(dy: tf.Tensor, saved: readonly tf.Tensor[], { center }: No
 }
 
 function norm(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | undefined, options: NormOptions): tf.Tensor {
-  const rows = tf.reshape(x, [-1, x.shape.at(-1)!]);
+  const width = x.shape.at(-1)!;
   const { epsilon, center, rounded = false } = options;
   const attributes = { epsilon, center, rounded };
-  const flat = customOp(
-    bias === undefined ? [rows, weight] : [rows, weight, bias],
+  return customOp(
+    bias === undefined ? [x, weight] : [x, weight, bias],
     (save) => {
+      const rows = tf.reshape(x, [-1, width]);
       const inputs = bias === undefined ? { x: rows, weight } : { x: rows, weight, bias };
       const [y, ...kernelStatistics] = runKernel('LlmxNorm', inputs, attributes) ?? [];
       if (y !== undefined) {
         save([rows, ...kernelStatistics, weight]);
-        return y;
+        return tf.reshape(y, x.shape);
       }
       const [mean, scale] = statistics(rows, options);
       save([rows, mean, scale, weight]);
       const scaled = tf.mul(normalise(rows, mean, scale), weight);
-      return bias === undefined ? scaled : tf.add(scaled, bias);
+      return tf.reshape(bias === undefined ? scaled : tf.add(scaled, bias), x.shape);
     },
     (dy, saved) => {
-      const [savedRows, mean, scale, savedWeight] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
-      const inputs = { dy, x: savedRows, mean, scale, weight: savedWeight };
-      const gradients = runKernel('LlmxNormGrad', inputs, attributes) ?? normGradient(dy, saved, options);
-      return bias === undefined ? gradients.slice(0, 2) : gradients;
+      const dRows = tf.reshape(dy, [-1, width]);
+      const [dx, ...others] = kernelGradients(x, dRows, saved, attributes) ?? normGradient(dRows, saved, options);
+      return [tf.reshape(dx!, x.shape), ...others.slice(0, bias === undefined ? 1 : 2)];
     },
   );
-  return tf.reshape(flat, x.shape);
+}
+
+/** With the kernel, which adds to what the input's gradient has already: that of the residual stream which the norm leads off. */
+function kernelGradients(
+  x: tf.Tensor,
+  dy: tf.Tensor,
+  saved: readonly tf.Tensor[],
+  attributes: Record<string, number | boolean>,
+): tf.Tensor[] | undefined {
+  if (!hasKernel('LlmxNormGrad')) return undefined;
+  const [rows, mean, scale, weight] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
+  const sum = takeGradient(x);
+  const residual = sum && tf.reshape(sum, rows.shape);
+  sum?.dispose();
+  const inputs = { dy, x: rows, mean, scale, weight, ...(residual && { residual }) };
+  return runKernel('LlmxNormGrad', inputs, attributes);
 }
 
 /**
