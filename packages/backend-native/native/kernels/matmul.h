@@ -159,14 +159,14 @@ struct Finish {
   const float* partial;
   int64_t partial_line;
 
-  /** Brings what finishing a tile reads and writes into the cache while its sums are formed. */
-  LLMX_INLINE void fetch(int rows, int vectors) const {
-    const Numbers tensors[] = {epilogue.product, epilogue.second, epilogue.residual, epilogue.factor};
-    for (const Numbers& tensor : tensors) {
-      if (!tensor) continue;
-      const int64_t each = tensor.bytes_each();
-      for (int i = 0; i < rows; ++i)
-        for (int64_t j = 0; j < vectors * LANES * each; j += 64) __builtin_prefetch(tensor.from(index + i * line).data + j);
+  /** Brings what finishing a row reads and writes into the cache while sums are formed. */
+  LLMX_INLINE void fetch(int row, int vectors) const {
+    const Numbers residual = epilogue.residual;
+    const Numbers* const tensors[] = {&epilogue.product, &epilogue.second, &residual, &epilogue.factor};
+    for (const Numbers* tensor : tensors) {
+      if (!*tensor) continue;
+      const char* from = tensor->data + (index + row * line) * tensor->bytes_each();
+      for (int64_t j = 0; j < vectors * LANES * tensor->bytes_each(); j += 64) __builtin_prefetch(from + j);
     }
   }
   template <int WIDTH>
@@ -228,7 +228,7 @@ inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t 
     const Rows panel = a.from(i, depth);
     if constexpr (!Format::CONTINUES)
       if (rows == MR && columns == NR) return tile_part<Format, MR, WIDTH>(depth, panel, b + j * depth, finish);
-    finish.fetch(rows, divide_up(columns, LANES));
+    for (int r = 0; r < rows; ++r) finish.fetch(r, static_cast<int>(divide_up(columns, LANES)));
     tile_first<Format>(rows, columns, depth, panel, b + j * depth, Sums{sums, NR, false});
     for (int r = 0; r < rows; ++r)
       finish_line(matmul.epilogue, index + r * matmul.line, column, columns, sums + r * NR,

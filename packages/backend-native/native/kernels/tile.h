@@ -20,10 +20,9 @@ struct Sums {
   int64_t stride;
   bool accumulate;
 
-  /** Has the memory of the first rows and vectors of a tile arrive while its sums are formed. */
-  LLMX_INLINE void fetch(int rows, int vectors) const {
-    for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < vectors; ++j) __builtin_prefetch(c + i * stride + j * LANES, 1);
+  /** Has the memory of a row's first vectors arrive while sums are formed. */
+  LLMX_INLINE void fetch(int row, int vectors) const {
+    for (int j = 0; j < vectors; ++j) __builtin_prefetch(c + row * stride + j * LANES, 1);
   }
   template <int WIDTH>
   LLMX_INLINE void take(int row, const vec (&sums)[WIDTH]) const {
@@ -42,15 +41,20 @@ __attribute__((noinline)) void tile_part(int64_t depth, Rows a, const float* __r
 #pragma GCC unroll 3
     for (int j = 0; j < WIDTH; ++j) sums[i][j] = vec{};
   }
-  sink.fetch(ROWS, WIDTH);
-  for (int64_t p = 0; p < depth; ++p, b += Format::NR) {
-    vec columns[WIDTH];
+  // A row at a time: all at once, what is fetched would hold up what the sums need.
+  const int64_t part = divide_up(2 * depth, 3 * ROWS);
+  int64_t p = 0;
+  for (int row = 0; p < depth; ++row) {
+    if (row < ROWS) sink.fetch(row, WIDTH);
+    for (const int64_t end = min(depth, p + part); p < end; ++p, b += Format::NR) {
+      vec columns[WIDTH];
 #pragma GCC unroll 3
-    for (int j = 0; j < WIDTH; ++j) columns[j] = load(b + j * LANES);
+      for (int j = 0; j < WIDTH; ++j) columns[j] = load(b + j * LANES);
 #pragma GCC unroll 8
-    for (int i = 0; i < ROWS; ++i) {
+      for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) sums[i][j] = Format::add(sums[i][j], Format::factor(a.word(i, p)), columns[j]);
+        for (int j = 0; j < WIDTH; ++j) sums[i][j] = Format::add(sums[i][j], Format::factor(a.word(i, p)), columns[j]);
+      }
     }
   }
 #pragma GCC unroll 8
