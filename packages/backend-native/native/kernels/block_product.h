@@ -1,6 +1,8 @@
 /** Products of blocks (llmx/blocks.h), whole or up to their last element. */
 #pragma once
 
+#include <type_traits>
+
 #include "tile.h"
 
 namespace llmx::LLMX_ISA_NAME {
