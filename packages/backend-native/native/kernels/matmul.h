@@ -7,36 +7,11 @@
  */
 #pragma once
 
-#include "gelu.h"
+#include "epilogue.h"
 #include "llmx/kernel.h"
 #include "tile.h"
 
 namespace llmx::LLMX_ISA_NAME {
-
-enum Activation { NO_ACTIVATION = 0, GELU = 1, GELU_BACKWARD = 2 };
-
-/**
- * What is done to each sum v, in this order: v += bias[column]; the activation; v *= factor; v += residual; product = v. All
- * but the product may be null. The residual may be the product's own memory.
- *
- * GELU: second = v, v = gelu(v). GELU_BACKWARD, where the factor is what GELU was taken of: second = gelu(factor) and
- * v *= gelu'(factor) in the factor's place: one exponential serves both.
- */
-struct Epilogue {
-  Numbers product;
-  Numbers second;
-  const float* bias = nullptr;
-  const float* residual = nullptr;
-  Numbers factor;
-  int64_t activation = NO_ACTIVATION;
-  /** One bias for all elements: the product is a column, seen as a line. */
-  bool one_bias = false;
-
-  /** Whether sums are the product as they are. */
-  bool is_plain() const {
-    return bias == nullptr && residual == nullptr && !factor && activation == NO_ACTIVATION && !product.narrow;
-  }
-};
 
 /** product [m, n] = epilogue(op(a) op(b)). Operands, the product, second and factor are float32 or bfloat16. */
 struct Matmul {
@@ -61,35 +36,6 @@ struct Matmul {
   Numbers a_from(int64_t row, int64_t p) const { return a.from(transpose_a ? p * a_line + row : row * a_line + p); }
   Numbers b_from(int64_t p, int64_t column) const { return b.from(transpose_b ? column * b_line + p : p * b_line + column); }
 };
-
-/**
- * Finishes `count` neighbouring elements: number `index` of the product on, from column `column` on. Their sums are `sums`,
- * plus `partial` where that is given.
- */
-inline void finish_line(const Epilogue& epilogue, int64_t index, int64_t column, int64_t count, const float* sums,
-                        const float* partial) {
-  for (int64_t j = 0; j < count; j += LANES) {
-    const int lanes = static_cast<int>(min<int64_t>(LANES, count - j));
-    const auto get = [&](const float* from) { return lanes == LANES ? load(from) : load_first(from, lanes); };
-    const int64_t at = index + j;
-    vec v = get(sums + j);
-    if (partial != nullptr) v = get(partial + j) + v;
-    if (epilogue.bias != nullptr) v += epilogue.one_bias ? broadcast(epilogue.bias[0]) : get(epilogue.bias + column + j);
-    vec slope;
-    if (epilogue.activation == GELU) {
-      if (epilogue.second) epilogue.second.store_some(at, v, lanes);
-      v = vgelu(v, slope);
-    } else if (epilogue.activation == GELU_BACKWARD) {
-      const vec value = vgelu(epilogue.factor.load_some(at, lanes), slope);
-      if (epilogue.second) epilogue.second.store_some(at, value, lanes);
-      v *= slope;
-    } else if (epilogue.factor) {
-      v *= epilogue.factor.load_some(at, lanes);
-    }
-    if (epilogue.residual != nullptr) v += get(epilogue.residual + at);
-    epilogue.product.store_some(at, v, lanes);
-  }
-}
 
 // ---- Blocks and slices
 
@@ -150,76 +96,11 @@ LLMX_INLINE void for_tiles(const Part& part, const F& f) {
         static_cast<int>(min<int64_t>(Format::NR, part.columns - j)));
 }
 
-/** How a tile's sums go to memory: see Epilogue. */
-template <int ACTIVATION>
-struct Finish {
-  const Epilogue& epilogue;
-  int64_t index, line, column;
-  /** Sums of earlier blocks, or null. */
-  const float* partial;
-  int64_t partial_line;
-
-  /** Brings what finishing a row reads and writes into the cache while sums are formed. */
-  LLMX_INLINE void fetch(int row, int vectors) const {
-    const Numbers residual = epilogue.residual;
-    const Numbers* const tensors[] = {&epilogue.product, &epilogue.second, &residual, &epilogue.factor};
-    for (const Numbers* tensor : tensors) {
-      if (!*tensor) continue;
-      const char* from = tensor->data + (index + row * line) * tensor->bytes_each();
-      for (int64_t j = 0; j < vectors * LANES * tensor->bytes_each(); j += 64) __builtin_prefetch(from + j);
-    }
-  }
-  template <int WIDTH>
-  LLMX_INLINE void take(int row, const vec (&sums)[WIDTH]) const {
-    const int64_t at = index + row * line;
-    vec v[WIDTH];
-#pragma GCC unroll 3
-    for (int j = 0; j < WIDTH; ++j) v[j] = sums[j];
-    if (partial != nullptr)
-#pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) v[j] = load(partial + row * partial_line + j * LANES) + v[j];
-    if (epilogue.bias != nullptr)
-#pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) v[j] += load(epilogue.bias + column + j * LANES);
-    activate(at, v);
-    if (epilogue.residual != nullptr)
-#pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) v[j] += load(epilogue.residual + at + j * LANES);
-    store_lines(epilogue.product, at, v);
-  }
-
- private:
-  template <int WIDTH>
-  static LLMX_INLINE void store_lines(Numbers to, int64_t at, const vec (&v)[WIDTH]) {
-#pragma GCC unroll 3
-    for (int j = 0; j < WIDTH; ++j) to.store_some(at + j * LANES, v[j], LANES);
-  }
-
-  /** The activation, or multiplication by the factor. */
-  template <int WIDTH>
-  LLMX_INLINE void activate(int64_t at, vec (&v)[WIDTH]) const {
-    vec slope[WIDTH], value[WIDTH];
-    if constexpr (ACTIVATION == GELU) {
-      if (epilogue.second) store_lines(epilogue.second, at, v);
-#pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) v[j] = vgelu(v[j], slope[j]);
-    } else if constexpr (ACTIVATION == GELU_BACKWARD) {
-#pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) value[j] = vgelu(epilogue.factor.load_some(at + j * LANES, LANES), slope[j]);
-      if (epilogue.second) store_lines(epilogue.second, at, value);
-#pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) v[j] *= slope[j];
-    } else if (epilogue.factor) {
-#pragma GCC unroll 3
-      for (int j = 0; j < WIDTH; ++j) v[j] *= epilogue.factor.load_some(at + j * LANES, LANES);
-    }
-  }
-};
-
 /** Forms the last block's sums in tiles and finishes each; `depth` in words. */
 template <int ACTIVATION, class Format, class Rows>
-inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t depth, Rows a, const float* b, bool add) {
-  constexpr int MR = Format::MR, NR = Format::NR, WIDTH = NR / LANES;
+inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t depth, Rows a, const float* b, bool add,
+                                Ahead& ahead) {
+  constexpr int MR = Format::MR, NR = Format::NR;
   alignas(64) float sums[MR * NR];
   for_tiles<Format>(part, [&](int64_t i, int64_t j, int rows, int columns) {
     const int64_t column = part.column + j, index = (part.row + i) * matmul.line + column;
@@ -227,9 +108,9 @@ inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t 
     const Finish<ACTIVATION> finish{matmul.epilogue, index, matmul.line, column, partial, part.partial_line};
     const Rows panel = a.from(i, depth);
     if constexpr (!Format::CONTINUES)
-      if (rows == MR && columns == NR) return tile_part<Format, MR, WIDTH>(depth, panel, b + j * depth, finish);
+      if (rows == MR && columns == NR) return tile_part<Format, MR, NR / LANES>(depth, panel, b + j * depth, finish, ahead);
     for (int r = 0; r < rows; ++r) finish.fetch(r, static_cast<int>(divide_up(columns, LANES)));
-    tile_first<Format>(rows, columns, depth, panel, b + j * depth, Sums{sums, NR, false});
+    tile_first<Format>(rows, columns, depth, panel, b + j * depth, Sums{sums, NR, false}, ahead);
     for (int r = 0; r < rows; ++r)
       finish_line(matmul.epilogue, index + r * matmul.line, column, columns, sums + r * NR,
                   add ? partial + r * part.partial_line : nullptr);
@@ -238,18 +119,19 @@ inline void multiply_and_finish(const Matmul& matmul, const Part& part, int64_t 
 
 /** Adds a block's sums to a part's earlier ones, or begins them; `depth` in words. */
 template <class Format, class Rows>
-inline void multiply_and_add(const Part& part, int64_t depth, Rows a, const float* b, bool add) {
+inline void multiply_and_add(const Part& part, int64_t depth, Rows a, const float* b, bool add, Ahead& ahead) {
   for_tiles<Format>(part, [&](int64_t i, int64_t j, int rows, int columns) {
     const Sums sums{part.partial + i * part.partial_line + j, part.partial_line, add};
     const Rows panel = a.from(i, depth);
-    if (rows == Format::MR && columns == Format::NR) tile<Format>(depth, panel, b + j * depth, sums);
-    else tile_edge<Format>(rows, columns, depth, panel, b + j * depth, sums);
+    if (rows == Format::MR && columns == Format::NR) tile<Format>(depth, panel, b + j * depth, sums, ahead);
+    else tile_edge<Format>(rows, columns, depth, panel, b + j * depth, sums, ahead);
   });
 }
 
-/** One block of the sum of a part, from packed operands. */
+/** One block of the sum of a part, from packed operands; tiles take `ahead` on. */
 template <class Format, class Rows>
-inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks& blocks, int64_t block, Rows a, const float* b) {
+inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks& blocks, int64_t block, Rows a, const float* b,
+                           Ahead ahead = {}) {
   [[maybe_unused]] const typename Format::Registers registers{};
   const int64_t depth = words<Format>(blocks.size(block)), activation = matmul.epilogue.activation;
   const bool add = block > 0 || matmul.accumulate, finishes = block == blocks.count - 1 && !matmul.epilogue.is_plain();
@@ -259,10 +141,10 @@ inline void multiply_block(const Matmul& matmul, const Part& part, const Blocks&
     some.columns = min(COLUMNS, part.columns - j);
     some.partial += j;
     const float* columns = b + j * depth;
-    if (!finishes) multiply_and_add<Format>(some, depth, a, columns, add);
-    else if (activation == GELU) multiply_and_finish<GELU, Format>(matmul, some, depth, a, columns, add);
-    else if (activation == GELU_BACKWARD) multiply_and_finish<GELU_BACKWARD, Format>(matmul, some, depth, a, columns, add);
-    else multiply_and_finish<NO_ACTIVATION, Format>(matmul, some, depth, a, columns, add);
+    if (!finishes) multiply_and_add<Format>(some, depth, a, columns, add, ahead);
+    else if (activation == GELU) multiply_and_finish<GELU, Format>(matmul, some, depth, a, columns, add, ahead);
+    else if (activation == GELU_BACKWARD) multiply_and_finish<GELU_BACKWARD, Format>(matmul, some, depth, a, columns, add, ahead);
+    else multiply_and_finish<NO_ACTIVATION, Format>(matmul, some, depth, a, columns, add, ahead);
   }
 }
 
@@ -342,6 +224,22 @@ inline int64_t fewest_lines([[maybe_unused]] int64_t lines, [[maybe_unused]] int
   return otherwise;
 }
 
+/** A matrix in memory, to be fetched while a part is multiplied; nothing if it has no rows or columns. */
+inline Ahead matrix_ahead(Numbers from, int64_t stride, bool transposed, int64_t rows, int64_t columns, int64_t tiles) {
+  if (transposed) return matrix_ahead(from, stride, false, columns, rows, tiles);
+  if (rows <= 0 || columns <= 0) return {};
+  const int64_t each = from.bytes_each();
+  return {from.data, stride * each, columns * each, rows, tiles * STEPS};
+}
+
+/** What a worker packs after a block: the next block of its slice, or the first of the slice it takes next, if workers take turns. */
+struct Following {
+  int64_t block, slice;
+
+  Following(const Blocks& blocks, int64_t block, int64_t slice)
+      : block(block + 1 < blocks.count ? block + 1 : 0), slice(this->block > 0 ? slice : slice + llmx_engine->threads) {}
+};
+
 /** b packed as a whole; each task takes a slice of rows, whose part of a it packs. */
 template <class Format, class Operand>
 inline int32_t multiply_by_rows(const Matmul& matmul) {
@@ -364,7 +262,11 @@ inline int32_t multiply_by_rows(const Matmul& matmul) {
       if (a == nullptr || !choose_partial(matmul, blocks, worker, part)) return;
       for (int64_t block = first; block < first + count; ++block) {
         const auto rows = Operand::take(a, matmul, part.row, part.rows, blocks.begin(block), blocks.size(block));
-        multiply_block<Format>(matmul, part, blocks, block, rows, b + (block - first) * columns * line);
+        const Following next(blocks, block, task);
+        const int64_t row = next.slice * slice, count_rows = min(slice, matmul.m - row);
+        const Ahead ahead = matrix_ahead(matmul.a_from(row, blocks.begin(next.block)), matmul.a_line, matmul.transpose_a, count_rows,
+                                         blocks.size(next.block), divide_up(part.rows, Format::MR) * divide_up(matmul.n, Format::NR));
+        multiply_block<Format>(matmul, part, blocks, block, rows, b + (block - first) * columns * line, ahead);
       }
     });
   });
@@ -395,8 +297,13 @@ inline int32_t multiply_by_columns(const Matmul& matmul) {
         const int64_t begin = blocks.begin(block);
         pack_columns<Format>(b, matmul.b_from(begin, part.column), matmul.b_line, matmul.transpose_b, part.columns,
                              blocks.size(block));
-        if constexpr (Operand::IN_PLACE) multiply_block<Format>(matmul, part, blocks, block, Operand::take(nullptr, matmul, 0, 0, begin, 0), b);
-        else multiply_block<Format>(matmul, part, blocks, block, Panels<Format>{to(block, 0)}, b);
+        const Following next(blocks, block, task);
+        const int64_t column = next.slice * slice, columns = min(slice, matmul.n - column);
+        const Ahead ahead = matrix_ahead(matmul.b_from(blocks.begin(next.block), column), matmul.b_line, matmul.transpose_b,
+                                         blocks.size(next.block), columns, rows / Format::MR * divide_up(part.columns, Format::NR));
+        const auto multiply_rows = [&](auto lines) { multiply_block<Format>(matmul, part, blocks, block, lines, b, ahead); };
+        if constexpr (Operand::IN_PLACE) multiply_rows(Operand::take(nullptr, matmul, 0, 0, begin, 0));
+        else multiply_rows(Panels<Format>{to(block, 0)});
       }
     });
   };
