@@ -59,6 +59,55 @@ const matmul = (m, n, k, attributes = {}) => ({
   run: (inputs) => dispatch('LlmxFusedMatmul', inputs, { transposeA: false, transposeB: false, ...attributes }),
 });
 
+/** Values that products alone read: in bfloat16 where these round to it. */
+const rounded = (...shape) =>
+  tf.tidy(() => {
+    const inputs = { x: random(...shape), weight: tf.ones([shape.at(-1)]) };
+    return dispatch('LlmxNorm', inputs, { epsilon: 1e-5, center: true, rounded: true })[0];
+  });
+
+/** A block's products in training, [rows, width] with a hidden layer four times as wide, operands and results as they lie in memory then. */
+function training(label, rows, width) {
+  const wide = 4 * width;
+  const one = (title, m, n, k, inputs, attributes) => ({
+    name: `${label}, ${title} ${m} x ${n} x ${k}`,
+    flops: 2 * m * n * k,
+    inputs,
+    run: (given) => dispatch('LlmxFusedMatmul', given, { transposeA: false, transposeB: false, ...attributes }),
+  });
+  const forward = (n, k, more) => () => ({ a: rounded(rows, k), b: random(k, n), bias: random(n), ...more?.() });
+  const residual = () => ({ residual: random(rows, width) });
+  const gelu = { activation: 'gelu', second: true, rounded: true };
+  const backward = { activation: 'gelu-backward', second: true, rounded: true, transposeB: true };
+  return [
+    one('query', rows, width, width, forward(width, width), { rounded: true }),
+    one('output', rows, width, width, forward(width, width, residual), {}),
+    one('up + gelu', rows, wide, width, forward(wide, width), gelu),
+    one('down', rows, width, wide, forward(width, wide, residual), {}),
+    one(
+      'd down + gelu',
+      rows,
+      wide,
+      width,
+      () => ({ a: random(rows, width), b: random(wide, width), factor: rounded(rows, wide) }),
+      backward,
+    ),
+    one('d up', rows, width, wide, () => ({ a: rounded(rows, wide), b: random(width, wide) }), { transposeB: true }),
+    one('d query', rows, width, width, () => ({ a: random(rows, width), b: random(width, width) }), {
+      transposeB: true,
+    }),
+    one('weight of query', width, width, rows, () => ({ a: rounded(rows, width), b: random(rows, width) }), {
+      transposeA: true,
+    }),
+    one('weight of up', width, wide, rows, () => ({ a: rounded(rows, width), b: rounded(rows, wide) }), {
+      transposeA: true,
+    }),
+    one('weight of down', wide, width, rows, () => ({ a: rounded(rows, wide), b: random(rows, width) }), {
+      transposeA: true,
+    }),
+  ];
+}
+
 /** Causal attention of a batch; half of the scores count. */
 function attention(batch, heads, time, size) {
   const products = (count) => (count * 2 * batch * heads * time * time * size) / 2;
@@ -102,6 +151,8 @@ const CASES = [
   matmul(4, 1024, 256),
   matmul(8, 256, 1024),
   matmul(8, 3072, 768),
+  ...training('A', ROWS, WIDTH),
+  ...training('B', 512, 768),
   ...attention(12, 6, 256, 64),
   ...attention(1, 8, 4096, 64),
   {
@@ -240,12 +291,13 @@ async function adamw(registry) {
   ];
 }
 
-/** The hand-written loop, as a plugin would bring it. */
-async function loadYardstick() {
+/** What kernels are held against, as a plugin would bring it. */
+async function loadYardsticks() {
   const folder = path.join(os.tmpdir(), 'llmx-bench-native');
   const output = path.join(folder, libraryName('bench'));
   await buildLibrary({
-    kernels: [fileURLToPath(new URL('native/adamw.cpp', import.meta.url))],
+    kernels: ['adamw.cpp', 'products.cpp'].map((file) => fileURLToPath(new URL(`native/${file}`, import.meta.url))),
+    products: ['products.cpp'],
     output,
     cache: path.join(folder, 'objects'),
   });
@@ -257,8 +309,29 @@ async function loadYardstick() {
     );
     return [engine.share(inputs[0])];
   };
-  addKernels({ library: output, kernels: { BenchAdamw } });
+  const BenchProducts = (engine, _inputs, { tiled, iterations }) => {
+    const operations = engine.allocate([1]);
+    engine.run('BenchProducts', [operations], [Number(tiled), iterations]);
+    return [operations];
+  };
+  addKernels({ library: output, kernels: { BenchAdamw, BenchProducts } });
 }
+
+/** GFLOP/s of products of bfloat16 in registers, or in tiles from the caches, on all threads: the best of some rounds. */
+function productRate(tiled, iterations) {
+  const all = Array.from({ length: ROUNDS }, () => {
+    const start = performance.now();
+    const [operations] = tf.tidy(() => dispatch('BenchProducts', {}, { tiled, iterations }).dataSync());
+    return operations / (performance.now() - start) / 1e6;
+  });
+  return Math.max(...all);
+}
+
+/** The peaks of bfloat16; products are held against the first. */
+const productPeaks = () => [
+  { name: 'peak, products of bfloat16 in vectors', value: productRate(false, 2_000_000), unit: 'GFLOP/s' },
+  { name: 'tiles of bfloat16 from the caches', value: productRate(true, 20_000), unit: 'GFLOP/s' },
+];
 
 /** All kernels' rates. */
 async function rates() {
@@ -267,25 +340,29 @@ async function rates() {
     console.log(`native: left out, since ${missing}.`);
     return [];
   }
-  console.error(await registerNativeBackend({ precision: process.env.LLMX_BENCH_PRECISION ?? 'fp32' }));
+  const precision = process.env.LLMX_BENCH_PRECISION ?? 'fp32';
+  console.error(await registerNativeBackend({ precision }));
+  const hasCompiler = findCompiler() !== undefined;
+  if (hasCompiler) await loadYardsticks();
   const registry = new Registry([builtin, nativePlugin]);
-  const { built } = await chooseBackend({ registry, selected: { name: 'native' }, precision: 'fp32', resolveFrom: [] });
+  const { built } = await chooseBackend({ registry, selected: { name: 'native' }, precision, resolveFrom: [] });
   const { gflops, gigabytesPerSecond } = built.peaks();
+  const ofProducts = hasCompiler && precision === 'bf16' ? productPeaks() : [];
   const rows = [
     { name: 'peak, multiply-adds', value: gflops, unit: 'GFLOP/s' },
     { name: 'peak, memory', value: gigabytesPerSecond, unit: 'GB/s' },
+    ...ofProducts,
     ...overheads(),
   ];
   for (const { name: title, flops, bytes, inputs, run: call } of CASES)
     for (const isCold of [false, true]) {
       const value = (flops ?? bytes) / seconds(call, inputs, isCold) / 1e9;
-      const [unit, peak, yardstick] = flops ? ['GFLOP/s', gflops, 'peak'] : ['GB/s', gigabytesPerSecond, 'memory'];
+      const [unit, peak, yardstick] = flops
+        ? ['GFLOP/s', ofProducts[0]?.value ?? gflops, 'peak']
+        : ['GB/s', gigabytesPerSecond, 'memory'];
       rows.push({ name: `${title}, ${isCold ? 'cold' : 'hot'}`, value, unit, ratio: value / peak, yardstick });
     }
-  if (findCompiler() !== undefined) {
-    await loadYardstick();
-    rows.push(...(await adamw(registry)));
-  }
+  if (hasCompiler) rows.push(...(await adamw(registry)));
   return rows;
 }
 
