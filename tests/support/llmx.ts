@@ -21,7 +21,11 @@ export interface Running {
 export function start(
   cwd: string,
   args: readonly string[],
-  { command = process.execPath, env = {}, input = '' } = {},
+  {
+    command = process.execPath,
+    env = {},
+    input = '',
+  }: { command?: string; env?: NodeJS.ProcessEnv; input?: string } = {},
 ): Running {
   // NODE_PATH, which pnpm's own commands set, would make every package of the workspace seem installed.
   const { NODE_ENV: _, NODE_PATH: _path, ...inherited } = process.env;

@@ -25,6 +25,8 @@ process.noDeprecation = true;
 process.env['TF_CPP_MIN_LOG_LEVEL'] ??= '2';
 // Commands are compiled; under some values of NODE_ENV oclif would look for their sources.
 settings.enableAutoTranspile = false;
+// Without it oclif looks the shell up in the list of users, in which users of containers need not be.
+if (process.platform !== 'win32') process.env['SHELL'] ??= '/bin/sh';
 // A reader that has seen enough (`| head`) ends no training; oclif does this for standard output.
 process.stderr.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
