@@ -53,7 +53,7 @@ void multiply_tiles(int64_t iterations, int32_t worker) {
 
 }  // namespace
 
-/** Tensor: floating-point operations done (output, 1 float), the same on every thread. Numbers: whether in tiles; iterations per thread. */
+/** Tensor: floating-point operations done (output, 1 float), equal on every thread. Numbers: whether in tiles; iterations of each. */
 LLMX_KERNEL(BenchProducts) {
   const bool tiled = call.flag(0);
   const int64_t iterations = call.integer(1);

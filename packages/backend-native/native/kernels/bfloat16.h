@@ -53,8 +53,15 @@ LLMX_INLINE vec zipped(vec first, vec second) {
 
 /** See FloatWords. */
 struct Bfloat16Words {
-  /** The word in every element; unlike `broadcast` without arithmetic, which would change what looks like a NaN. */
-  static LLMX_INLINE vec factor(const float* word) { return reinterpret_cast<vec>(_mm512_set1_ps(*word)); }
+  /**
+   * The word in every element, from any address: bfloat16 may lie at odd multiples of 2. Unlike `broadcast` without arithmetic, which
+   * would change what looks like a NaN.
+   */
+  static LLMX_INLINE vec factor(const float* word) {
+    float v;
+    std::memcpy(&v, word, sizeof v);
+    return reinterpret_cast<vec>(_mm512_set1_ps(v));
+  }
   /** sums + products of the pairs. Subnormal numbers count as 0. */
   static LLMX_INLINE vec add(vec sums, vec factor, vec columns) {
     return reinterpret_cast<vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sums), reinterpret_cast<__m512bh>(factor),

@@ -295,8 +295,9 @@ int32_t head_gradient(const Head& head, const float* dy, const float* logits, co
   // Products round their operands anyway: half the memory traffic, and one of them reads it where it is.
   const bool narrow = head.bfloat16 && LLMX_ISA >= LLMX_ISA_AVX512_BF16;
   const int64_t size = max<int64_t>(1, head.rows * line);
-  float* chunk = logits != nullptr ? nullptr : scratch<float>(-1, 1, size);
-  const Numbers by_logits{logits != nullptr || narrow ? scratch<char>(-1, 2, size * (narrow ? 2 : 4)) : reinterpret_cast<char*>(chunk), narrow};
+  // Logits that were not kept are overwritten, unless the derivative takes less room.
+  float* chunk = logits != nullptr && narrow ? nullptr : scratch<float>(-1, 1, size);
+  const Numbers by_logits = narrow ? Numbers(scratch<uint16_t>(-1, 2, size), true) : Numbers(chunk);
   if (!by_logits || (logits == nullptr && chunk == nullptr)) return 1;
   for (int64_t index = 0; index < chunks.count; ++index) {
     const int64_t begin = index * chunks.size, count = min(chunks.size, head.vocab - begin);

@@ -171,9 +171,8 @@ struct RowsInPlace {
   static constexpr bool POSSIBLE = !Format::CONTINUES && Format::ROUNDS == (Format::PER_WORD == 2);
   /** Whether a's memory is what they read: lines of words, and no tile with fewer rows. */
   static bool fits(const Matmul& matmul) {
-    if (matmul.transpose_a) return false;
-    const bool are_words = matmul.a.narrow == Format::ROUNDS && matmul.k % Format::PER_WORD == 0 && matmul.a_line % Format::PER_WORD == 0;
-    return are_words && matmul.m % Format::MR == 0;
+    if (matmul.transpose_a || matmul.m % Format::MR != 0) return false;
+    return matmul.a.narrow == Format::ROUNDS && matmul.k % Format::PER_WORD == 0 && matmul.a_line % Format::PER_WORD == 0;
   }
   static WordLines take(float*, const Matmul& matmul, int64_t row, int64_t, int64_t begin, int64_t) {
     return {matmul.a_from(row, begin).floats(), matmul.a_line / Format::PER_WORD};
@@ -232,7 +231,7 @@ inline Ahead matrix_ahead(Numbers from, int64_t stride, bool transposed, int64_t
   return {from.data, stride * each, columns * each, rows, tiles * STEPS};
 }
 
-/** What a worker packs after a block: the next block of its slice, or the first of the slice it takes next, if workers take turns. */
+/** What a worker packs after a block: the next one of its slice, or the first of the slice it takes next, if workers take turns. */
 struct Following {
   int64_t block, slice;
 
@@ -263,9 +262,9 @@ inline int32_t multiply_by_rows(const Matmul& matmul) {
       for (int64_t block = first; block < first + count; ++block) {
         const auto rows = Operand::take(a, matmul, part.row, part.rows, blocks.begin(block), blocks.size(block));
         const Following next(blocks, block, task);
-        const int64_t row = next.slice * slice, count_rows = min(slice, matmul.m - row);
-        const Ahead ahead = matrix_ahead(matmul.a_from(row, blocks.begin(next.block)), matmul.a_line, matmul.transpose_a, count_rows,
-                                         blocks.size(next.block), divide_up(part.rows, Format::MR) * divide_up(matmul.n, Format::NR));
+        const int64_t row = next.slice * slice, tiles = divide_up(part.rows, Format::MR) * divide_up(matmul.n, Format::NR);
+        const Ahead ahead = matrix_ahead(matmul.a_from(row, blocks.begin(next.block)), matmul.a_line, matmul.transpose_a,
+                                         min(slice, matmul.m - row), blocks.size(next.block), tiles);
         multiply_block<Format>(matmul, part, blocks, block, rows, b + (block - first) * columns * line, ahead);
       }
     });
