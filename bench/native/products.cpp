@@ -5,7 +5,7 @@ namespace llmx::LLMX_ISA_NAME {
 
 namespace {
 
-#if LLMX_ISA == LLMX_ISA_REFERENCE || LLMX_ISA == LLMX_ISA_AMX
+#if LLMX_ISA == LLMX_ISA_REFERENCE
 using Format = Float32;
 #else
 using Format = Bfloat16;
@@ -23,6 +23,28 @@ LLMX_INLINE void blur(vec& v) {
 #endif
 }
 
+#if LLMX_ISA == LLMX_ISA_AMX
+
+/** Multiply-adds of a round, each of a word of bfloat16. */
+constexpr int64_t ADDS = 4 * TILE_LINES * TILE_WORDS * TILE_WORDS;
+
+/** Products of tile registers alone. */
+void multiply_registers(int64_t iterations) {
+  const Format::Registers registers{};
+  amx_clear<0>(), amx_clear<1>(), amx_clear<2>(), amx_clear<3>();
+  amx_clear<4>(), amx_clear<5>(), amx_clear<6>(), amx_clear<7>();
+  for (int64_t i = 0; i < iterations; ++i) {
+    amx_multiply<0, 4, 6>();
+    amx_multiply<1, 4, 7>();
+    amx_multiply<2, 5, 6>();
+    amx_multiply<3, 5, 7>();
+  }
+}
+
+#else
+
+constexpr int64_t ADDS = CHAINS * LANES;
+
 /** Multiply-adds of registers alone, of pairs of bfloat16 where the machine has them. */
 void multiply_registers(int64_t iterations) {
   vec sums[CHAINS], factor = broadcast(1e-3f), column = broadcast(1e-3f);
@@ -37,6 +59,8 @@ void multiply_registers(int64_t iterations) {
   for (int j = 0; j < CHAINS; ++j) blur(sums[j]);
 }
 
+#endif
+
 constexpr int64_t DEPTH = 384;
 
 /** A panel of a, one of b and a tile of sums, again and again. */
@@ -47,6 +71,7 @@ void multiply_tiles(int64_t iterations, int32_t worker) {
   if (a == nullptr || b == nullptr || c == nullptr) return;
   std::memset(a, 0, Format::MR * DEPTH * sizeof(float));
   std::memset(b, 0, Format::NR * DEPTH * sizeof(float));
+  [[maybe_unused]] const Format::Registers registers{};
   Ahead nothing;
   for (int64_t i = 0; i < iterations; ++i) tile<Format>(DEPTH, Panels<Format>{a}, b, Sums{c, Format::NR, false}, nothing);
 }
@@ -59,7 +84,7 @@ LLMX_KERNEL(BenchProducts) {
   const int64_t iterations = call.integer(1);
   const int32_t threads = llmx_engine->threads;
   parallel(threads, [&](int64_t, int32_t worker) { tiled ? multiply_tiles(iterations, worker) : multiply_registers(iterations); });
-  const int64_t each = tiled ? Format::MR * Format::NR * DEPTH : CHAINS * LANES;
+  const int64_t each = tiled ? Format::MR * Format::NR * DEPTH : ADDS;
   call.floats(0)[0] = static_cast<float>(iterations * threads * each * 2 * Format::PER_WORD);
   return 0;
 }
