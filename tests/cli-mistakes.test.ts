@@ -328,3 +328,11 @@ test('with --json, what a plugin prints goes to standard error', async ({ expect
   expect(onlyObject(stdout)).toMatchObject({ steps: STEPS });
   expect(stderr).toContain('a plugin speaks');
 });
+
+test('a user whom the system does not know, as in containers, is no mistake', async ({ expect }) => {
+  const unknown = `import os from 'node:os'; import { syncBuiltinESMExports } from 'node:module';
+    os.userInfo = () => { throw new Error('uv_os_get_passwd returned ENOENT'); }; syncBuiltinESMExports();`;
+  const NODE_OPTIONS = `--import=data:text/javascript,${encodeURIComponent(unknown)}`;
+  const { status, stdout } = await start(workspace(), ['--version'], { env: { NODE_OPTIONS, SHELL: undefined } }).ended;
+  expect({ status, stdout }).toMatchObject({ status: 0, stdout: expect.stringContaining('@llmx/cli') });
+});

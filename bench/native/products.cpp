@@ -1,4 +1,5 @@
 // What products of matrices are held against: multiply-adds in registers, and tiles whose operands the caches hold.
+#include "../../packages/backend-native/native/kernels/blur.h"
 #include "../../packages/backend-native/native/kernels/tile.h"
 
 namespace llmx::LLMX_ISA_NAME {
@@ -13,15 +14,6 @@ using Format = Bfloat16;
 
 // As in limits.cpp: enough sums to hide the latency, with registers left.
 constexpr int CHAINS = 24;
-
-/** Keeps the compiler from knowing a value. */
-LLMX_INLINE void blur(vec& v) {
-#if defined(__x86_64__)
-  asm volatile("" : "+x"(v));
-#elif defined(__aarch64__)
-  asm volatile("" : "+w"(v));
-#endif
-}
 
 #if LLMX_ISA == LLMX_ISA_AMX
 

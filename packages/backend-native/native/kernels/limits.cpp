@@ -1,5 +1,5 @@
 /** What the machine can do at most, to hold kernels against: multiply-adds in registers, and streaming through memory. */
-#include "llmx/kernel.h"
+#include "blur.h"
 
 namespace llmx::LLMX_ISA_NAME {
 
@@ -11,18 +11,6 @@ constexpr int CHAINS = 24;
 #else
 constexpr int CHAINS = 12;
 #endif
-
-/** Keeps the compiler from knowing a value. */
-LLMX_INLINE void blur(vec& v) {
-#if defined(__x86_64__)
-  asm volatile("" : "+x"(v));
-#elif defined(__aarch64__)
-  asm volatile("" : "+w"(v));
-#else
-  volatile float first = v[0];
-  v[0] = first;
-#endif
-}
 
 void multiply_add(int64_t iterations) {
   vec sums[CHAINS], factor = broadcast(0.999f), term = broadcast(0.001f);
