@@ -213,12 +213,12 @@ inline int32_t for_groups(const Matmul& matmul, const Blocks& blocks, int64_t ex
 /**
  * The fewest of `lines` to a slice, whose task reads the other operand whole, `numbers` of it. With tile registers, where that is
  * more than half of the second-level cache (2 MiB with them): 1,500 GFLOP/s on slices of 32 would take 47 GB/s per thread from the
- * last level, on slices of 96 a third of that, if enough tasks are left. Reckoned, not measured. No sum depends on slices.
+ * last level, on slices of 64 half of that, where a dozen tasks are left. Reckoned, not measured. No sum depends on slices.
  */
 template <class Format>
 inline int64_t fewest_lines([[maybe_unused]] int64_t lines, [[maybe_unused]] int64_t numbers, int64_t otherwise) {
 #if LLMX_ISA == LLMX_ISA_AMX
-  if (Format::ROUNDS && numbers * 2 > 1 << 20 && lines >= 4 * 96 * llmx_engine->threads) return 96;
+  if (Format::ROUNDS && numbers * 2 > 1 << 20 && lines >= 12 * 64) return 64;
 #endif
   return otherwise;
 }
